@@ -1,0 +1,39 @@
+# Everything runs from one virtual environment in .venv; PYTHON is only used to create it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install quickstart test test-all benchmark lint clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: .venv/installed  ## Create .venv and install the suite into it
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 install"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[test,lint]'
+	touch $@
+
+quickstart: install  ## Run the main job: 4 methods x 2 data sets, then the report
+	$(BIN)/bench run quickstart
+	$(BIN)/bench report quickstart
+
+test: install  ## The tests (under 10 minutes on 2 cores)
+	$(BIN)/pytest -m "not slow and not chaos"
+
+test-all: install  ## All tests, slow ones and random kills included
+	$(BIN)/pytest
+
+benchmark: install  ## Speed and memory against named baselines, as ratios of one run
+	$(BIN)/python -m tests.benchmarks
+
+lint: install  ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## Remove the virtual environment and caches (never results)
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""The spine of the suite: grid, planning, trainer, runner, tracking, command line."""

@@ -1,0 +1,105 @@
+"""What a method is: an `nn.Module` built from (modality shapes, task, its own Config).
+
+Shapes: B batch, M modalities, T time, D features, d latent width, W task width.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from datasets.base import DataSpec
+from datasets.batch import Batch
+from datasets.tasks import Task
+
+
+class MethodConfig(BaseModel):
+    """Hyper-parameters of a method: frozen, unknown keys refused, every field made by `hyper`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def hyper(
+    default: Any,
+    *,
+    source: str,
+    search: tuple[Any, ...] | None = None,
+    log: bool = False,
+    unit: str | None = None,
+    **bounds: Any,
+) -> Any:
+    """A hyper-parameter of a `Config`.
+
+    Args:
+        default: the value used when a grid says nothing.
+        source: where the default comes from: "Robult, C.2", "GMC code", or "not given: our choice".
+        search: for a number its (low, high), otherwise the choices, that `bench search` tries.
+        log: search on a log scale.
+        unit: unit of the value, where it has one.
+        bounds: valid range as pydantic knows it (`gt`, `ge`, `lt`, `le`).
+    """
+    extra: dict[str, Any] = {"source": source, "search": search, "log": log, "unit": unit}
+    return Field(default, description=source, json_schema_extra=extra, **bounds)
+
+
+class Method(nn.Module, ABC):
+    """One method of the suite. A subclass is one file: Config, losses, modules, `loss`, `predict`, `embed`.
+
+    Stackable methods keep to four rules, so that the engine can train K of them at once: shapes do not depend
+    on values (masks, no boolean indexing, no `.item()`), no in-place state, no random numbers of their own,
+    and continuous hyper-parameters are buffers (`hyper_buffers`), which stack like weights.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    """The method as tables print it."""
+    paper: ClassVar[str]
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Variant (ablation) as the papers name it -> the Config values it stands for."""
+    stackable: ClassVar[bool] = True
+    iterative: ClassVar[bool] = True
+    """False for a method that is fitted by `finish` alone, without gradient steps."""
+    needs_labels: ClassVar[bool] = False
+    """True where a batch without labels must not move the weights (purely supervised methods)."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], task: Task, config: MethodConfig) -> None:
+        super().__init__()
+        self.shapes = dict(shapes)
+        self.modalities = tuple(shapes)
+        self.task = task
+        self.config = config
+
+    # ---- what a method must answer ------------------------------------------------------------------------
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar terms; their sum is minimised, each is logged."""
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> Tensor:
+        """Outputs (B, W) from the available modalities alone, for any non-empty subset, per sample."""
+
+    @abstractmethod
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
+        """The representations the analysis reads, each (B, d): `s`, `z/text`, `u/text`, ..."""
+
+    # ---- what a method may answer -------------------------------------------------------------------------
+
+    @classmethod
+    def refuses(cls, spec: DataSpec, config: MethodConfig) -> str | None:
+        """Why this method cannot take a data set, as half a sentence; None when it can."""
+        return None
+
+    def finish(self, train: Batch) -> None:
+        """Called once after the last epoch with the whole training split; closed-form parts are fitted here."""
+
+    # ---- tools for subclasses -----------------------------------------------------------------------------
+
+    def hyper_buffers(self, *names: str) -> None:
+        """Register the named Config values as scalar buffers, so that replicas of a stack may differ in them."""
+        for name in names:
+            self.register_buffer(name, torch.tensor(float(getattr(self.config, name))), persistent=False)

@@ -1,0 +1,16 @@
+"""Where methods are found."""
+
+from datasets.registry import Entry, Registry
+from methods.base import Method
+
+METHODS = Registry(
+    noun="method",
+    base=Method,  # type: ignore[type-abstract]
+    group="robult_bench.methods",
+    builtin={
+        "robult": Entry("methods.robult:Robult", "soft positive-unlabelled contrast, unique and shared latents"),
+        "gmc": Entry("methods.gmc:GMC", "geometric multimodal contrast of each modality with the joint embedding"),
+        "unimodal": Entry("methods.unimodal:Unimodal", "a supervised network per modality, another for the full set"),
+        "constant": Entry("methods.constant:Constant", "majority class or median: what no information gives"),
+    },
+)
