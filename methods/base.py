@@ -5,7 +5,7 @@ Shapes: B batch, M modalities, T time, D features, d latent width, W task width.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -96,6 +96,18 @@ class Method(nn.Module, ABC):
 
     def finish(self, train: Batch) -> None:
         """Called once after the last epoch with the whole training split; closed-form parts are fitted here."""
+
+    def diagnose(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalars that tell whether training is healthy (a collapsed latent, a saturated weight); logged per epoch."""
+        return {}
+
+    def untrained(self) -> tuple[str, ...]:
+        """Names, or dotted prefixes, of the parameters that no loss term moves by design under this Config."""
+        return ()
+
+    def forward(self, call: Literal["loss", "predict", "embed", "diagnose"], batch: Batch) -> Any:
+        """The named call, as the one door that `torch.func.functional_call` knows."""
+        return getattr(self, call)(batch)
 
     # ---- tools for subclasses -----------------------------------------------------------------------------
 
