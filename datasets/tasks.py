@@ -34,6 +34,8 @@ class Task(ABC):
     """The metric that selects epochs and heads tables."""
     metrics: ClassVar[Mapping[str, bool]]
     """Metric name -> True where higher is better."""
+    empty_group: ClassVar[int | None] = None
+    """The group of samples without any label, where the task knows such samples."""
 
     @property
     @abstractmethod
@@ -47,6 +49,10 @@ class Task(ABC):
     def loss(self, output: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
         """Mean loss over the labelled samples, scalar; 0 when the batch has none (methods-wide convention)."""
         return masked_mean(self.sample_loss(output, target), labelled)
+
+    def smooth_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Twice differentiable loss of every sample, (B, W), target -> (B,), for models fitted in closed form."""
+        return self.sample_loss(output, target)
 
     @abstractmethod
     def probabilities(self, output: Tensor) -> Tensor:
@@ -100,6 +106,9 @@ class Regression(Task):
 
     def sample_loss(self, output: Tensor, target: Tensor) -> Tensor:
         return (output[:, 0] - target).abs()
+
+    def smooth_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return 0.5 * (output[:, 0] - target).square()
 
     def probabilities(self, output: Tensor) -> Tensor:
         return output
@@ -181,6 +190,7 @@ class MultiLabel(Task):
     kind: ClassVar[str] = "multilabel"
     primary: ClassVar[str] = "f1_macro"
     metrics: ClassVar[Mapping[str, bool]] = {"f1_macro": True, "f1_micro": True, "f1_samples": True}
+    empty_group: ClassVar[int | None] = 0
 
     @property
     def width(self) -> int:
