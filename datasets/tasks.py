@@ -118,7 +118,10 @@ class Regression(Task):
 
     def groups(self, target: Tensor) -> Tensor:
         step = (self.high - self.low) / (self.n_groups - 1)
-        return torch.round((target.clamp(self.low, self.high) - self.low) / step).long()
+        # Rounded about the middle level, so that a half goes where rounding the value itself sends it.
+        middle = (self.n_groups - 1) // 2
+        steps = (target.clamp(self.low, self.high) - (self.low + middle * step)) / step
+        return torch.round(steps).long() + middle
 
     def pseudo_groups(self, output: Tensor) -> Tensor:
         return self.groups(output[:, 0].detach())
