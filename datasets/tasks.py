@@ -78,6 +78,10 @@ class Task(ABC):
     def evaluate(self, output: Floats, target: NDArray[Any]) -> dict[str, float]:
         """Every metric of `metrics`, from raw outputs (N, W) and true targets."""
 
+    @abstractmethod
+    def random_target(self, n: int, rng: np.random.Generator) -> NDArray[Any]:
+        """Targets of the right shape and type without meaning, (n,) or (n, C): for timing and for tests."""
+
     def to_json(self) -> dict[str, Any]:
         """The task as plain values; `task_from_json` reads it back."""
         return {"kind": self.kind, **asdict(self)}
@@ -132,6 +136,9 @@ class Regression(Task):
     def evaluate(self, output: Floats, target: NDArray[Any]) -> dict[str, float]:
         return metrics.sentiment(output[:, 0], target)
 
+    def random_target(self, n: int, rng: np.random.Generator) -> NDArray[Any]:
+        return rng.uniform(self.low, self.high, n).astype(np.float32)
+
 
 @dataclass(frozen=True)
 class MultiClass(Task):
@@ -168,6 +175,9 @@ class MultiClass(Task):
 
     def evaluate(self, output: Floats, target: NDArray[Any]) -> dict[str, float]:
         return metrics.classification(output.argmax(-1), target, self.n_classes)
+
+    def random_target(self, n: int, rng: np.random.Generator) -> NDArray[Any]:
+        return rng.permutation(np.arange(n) % self.n_classes)
 
 
 @dataclass(frozen=True)
@@ -223,6 +233,9 @@ class MultiLabel(Task):
 
     def evaluate(self, output: Floats, target: NDArray[Any]) -> dict[str, float]:
         return metrics.multilabel(output >= 0, target > 0.5)
+
+    def random_target(self, n: int, rng: np.random.Generator) -> NDArray[Any]:
+        return (rng.random((n, self.n_labels)) < 0.5).astype(np.float32)
 
 
 TASKS: Mapping[str, type[Task]] = {task.kind: task for task in (Regression, Binary, MultiClass, MultiLabel)}

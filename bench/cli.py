@@ -1,0 +1,202 @@
+"""The command line. Nothing heavy is imported before the command that needs it, so help answers at once."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="bench",
+    help="Compare methods for multimodal learning when modalities go missing and labels are few.",
+    epilog="A first run: bench run quickstart, then bench report quickstart, then bench ui.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="List, prepare and verify data sets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+GridArgument = Annotated[str, typer.Argument(metavar="GRID", help="A grid file, or the name of a bundled grid.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+UriOption = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", metavar="URI", help="The MLflow store; default: sqlite:///mlflow.db here."),
+]
+
+
+class Checkpoint(StrEnum):
+    last = "last"
+    best = "best"
+
+
+class Kind(StrEnum):
+    methods = "methods"
+    datasets = "datasets"
+    grids = "grids"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"robult-bench {version('robult-bench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    grid: GridArgument,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first training that fails.")] = False,
+) -> int:
+    """Train and evaluate what a grid asks for and is not finished yet.
+
+    Stop it with Ctrl-C, or let the machine die: the same command goes on where it stopped. Exit code 1 when a
+    training failed.
+
+    Example: bench run quickstart
+    """
+    from bench.executors.forkserver import preload
+
+    preload()
+    from bench.commands import run_grid
+
+    return run_grid(grid, fail_fast=fail_fast)
+
+
+@app.command()
+def plan(grid: GridArgument, as_json: JsonOption = False) -> int:
+    """Check a grid and show what it would train, what is done, what is impossible, and what it would take.
+
+    Example: bench plan my-grid.yaml
+    """
+    from bench.commands import show_plan
+
+    return show_plan(grid, as_json=as_json)
+
+
+@app.command()
+def report(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="The grid's name.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("reports"),
+    checkpoint: Annotated[
+        Checkpoint | None, typer.Option(help="Which epoch's test metrics; default: what the grid says.")
+    ] = None,
+    tracking_uri: UriOption = None,
+) -> int:
+    """Tables and figures of an experiment: terminal, Markdown, LaTeX, CSV, PNG; also kept in MLflow.
+
+    Example: bench report quickstart
+    """
+    from bench.commands import make_report
+
+    return make_report(experiment, out, checkpoint.value if checkpoint else None, tracking_uri)
+
+
+@app.command()
+def ui(
+    tracking_uri: UriOption = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+) -> int:
+    """Open the MLflow UI on the right store, on this machine only.
+
+    Example: bench ui --port 5001
+    """
+    from bench.commands import serve_ui
+
+    return serve_ui(tracking_uri, port)
+
+
+@app.command("ls")
+def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: JsonOption = False) -> int:
+    """List the methods, data sets or bundled grids there are.
+
+    Example: bench ls methods
+    """
+    rows = _listing(kind)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        width = max(map(len, rows), default=0)
+        for name, summary in rows.items():
+            print(f"{name:<{width}}  {summary}")
+    return 0
+
+
+def _listing(kind: Kind) -> dict[str, str]:
+    if kind is Kind.methods:
+        from methods.registry import METHODS
+
+        return METHODS.summaries()
+    if kind is Kind.datasets:
+        from datasets.catalog import DATASETS
+
+        return DATASETS.summaries()
+    from bench.grid import bundled_grids
+
+    return bundled_grids()
+
+
+@data_app.command("ls")
+def data_ls(as_json: JsonOption = False) -> int:
+    """List the data sets and whether they are ready here.
+
+    Example: bench data ls
+    """
+    from bench.commands import list_data
+
+    return list_data(as_json=as_json)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set; see bench ls datasets.")],
+    source: Annotated[Path, typer.Option("--from", metavar="PATH", help="The raw file or folder you have.")],
+) -> int:
+    """Turn the raw files of a data set into a verified copy that the suite uses from then on.
+
+    Example: bench data prepare handwritten --from handwritten_6views.mat
+    """
+    from bench.commands import prepare_data
+
+    return prepare_data(name, source)
+
+
+@data_app.command("verify")
+def data_verify(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set; see bench ls datasets.")],
+) -> int:
+    """Check a data set's content against its fingerprint, shapes and value ranges.
+
+    Example: bench data verify handwritten
+    """
+    from bench.commands import verify_data
+
+    return verify_data(name)
+
+
+@app.command()
+def doctor(tracking_uri: UriOption = None, as_json: JsonOption = False) -> int:
+    """Say what is wrong with this installation and how to mend it. Exit code 1 when something is.
+
+    Example: bench doctor
+    """
+    from bench.doctor import examine
+
+    findings = examine(tracking_uri)
+    if as_json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(finding)
+    return int(any(finding.state == "wrong" for finding in findings))

@@ -1,0 +1,245 @@
+"""What the commands of the command line do, once the heavy imports are paid for."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.tracking import Store, TrackingError, check_store, resolve_uri, safe_name, sqlite_path
+from datasets.errors import DataError, UserError
+
+# ---- bench run --------------------------------------------------------------------------------------------
+
+
+def run_grid(name: str, *, fail_fast: bool) -> int:
+    """`bench run`: exit code 0 when everything is finished, 1 when a training failed, 130 when interrupted."""
+    from bench.grid import load_grid
+    from bench.plan import make_plan
+    from bench.progress import make_display, seconds
+    from bench.runner import Runner
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    plan = make_plan(load_grid(name))
+    for skip in plan.skipped:
+        _tell(f"skipped: {skip}")
+    for warning in plan.warnings:
+        _tell(f"warning: {warning}")
+    display = make_display()
+    runner = Runner(plan, display, fail_fast=fail_fast)
+    try:
+        summary = runner.run()
+    finally:
+        display.stop()
+    n_cells = sum(len(runner.trainings[i].subsets) for i in summary.finished)
+    if summary.interrupted:
+        _tell(
+            f"stopped: {len(summary.finished)} trainings finished, {len(summary.killed)} cut short. "
+            f"The same command goes on: bench run {name}"
+        )
+        return 130
+    if not summary.saved:
+        _tell(f"results wait in {runner.spool.folder} for the tracking store; run the same command again.")
+    if summary.failed:
+        _tell_failures(summary.failed, name)
+        return 1
+    if not summary.finished and not summary.elsewhere:
+        _tell(f"nothing to do: all {summary.n_trainings} trainings are finished. See: bench report {plan.grid.name}")
+    else:
+        _tell(
+            f"{len(summary.finished)} trainings, {n_cells} cells in {seconds(summary.seconds)}. "
+            f"Next: bench report {plan.grid.name}, or bench ui"
+        )
+    return 0 if summary.saved else 1
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _tell_failures(failed: dict[str, Any], name: str) -> None:
+    """A table of reasons: one line a training, grouped by reason."""
+    from bench.progress import name_of
+
+    reasons: dict[str, list[str]] = {}
+    for training, reason in failed.values():
+        reasons.setdefault(reason, []).append(name_of(training))
+    _tell(f"{len(failed)} trainings failed; the others are finished. They are tried again by: bench run {name}")
+    for reason, names in reasons.items():
+        _tell(f"  {reason}")
+        for training in names[:5]:
+            _tell(f"    {training}")
+        if len(names) > 5:
+            _tell(f"    ... and {len(names) - 5} more")
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---- bench plan -------------------------------------------------------------------------------------------
+
+
+def show_plan(name: str, *, as_json: bool) -> int:
+    """`bench plan`: what a run would do, without doing it."""
+    from bench.estimate import estimate
+    from bench.grid import load_grid
+    from bench.plan import describe, make_plan
+
+    plan = make_plan(load_grid(name))
+    uri = plan.grid.tracking.uri
+    check_store(uri)
+    finished = _finished_cells(uri, plan.grid.name)
+    summary = describe(plan, finished)
+    remaining = [t for t in plan.trainings if not all(t.cell_id(subset) in finished for subset in t.subsets)]
+    cost = estimate(remaining, plan.grid.executor)
+    if as_json:
+        print(json.dumps({**summary.to_json(), "estimate": vars(cost)}, indent=2))
+        return 0
+    from bench.show import print_plan
+
+    print_plan(plan, summary, cost)
+    return 0
+
+
+def _finished_cells(uri: str, experiment: str) -> frozenset[str]:
+    """Ids of the finished cells of an experiment; none when it does not exist yet."""
+    file = sqlite_path(uri)
+    if file is not None and not file.exists():
+        return frozenset()
+    if experiment not in Store.experiments(uri):
+        return frozenset()
+    return Store(uri, experiment, create=False).finished_cells()
+
+
+# ---- bench report -----------------------------------------------------------------------------------------
+
+
+def make_report(experiment: str, out: Path, checkpoint: str | None, tracking_uri: str | None) -> int:
+    """`bench report`: write the report, show its tables, keep it with the grid's run."""
+    from analysis.report import write_report
+    from bench.show import print_tables
+
+    store = _open(experiment, tracking_uri)
+    grid = store.latest_grid()
+    checkpoint = checkpoint or (grid.data.tags.get("checkpoint", "last") if grid else "last")
+    frame = store.results()
+    if frame.empty:
+        raise TrackingError(f"experiment '{experiment}' has no finished cell yet; see: bench plan {experiment}")
+    folder = out / safe_name(experiment)
+    context = _context(store, grid, frame)
+    try:
+        paths = write_report(frame, folder, title=experiment, checkpoint=checkpoint, context=context)
+    except OSError as error:
+        raise TrackingError(f"the report cannot be written to {folder}: {error.strerror}.") from error
+    print_tables(frame, checkpoint)
+    for failure in store.failures():
+        _tell(f"failed: {failure['method']} on {failure['dataset']}, seed {failure['seed']}: {failure.get('failure')}")
+    if grid is not None:
+        store.log_files(grid.info.run_id, folder, "report")
+    _tell(f"{len(paths)} files in {folder}, also kept with the grid's run in {store.uri}")
+    return 0
+
+
+def _context(store: Store, grid: Any, frame: Any) -> dict[str, str]:
+    """Where the numbers come from, for the head of the report."""
+    context = {"experiment": store.name, "tracking store": store.uri, "finished cells": str(frame.run_id.nunique())}
+    commit = grid.data.tags.get("mlflow.source.git.commit") if grid is not None else None
+    return context | ({"commit": commit[:12]} if commit else {})
+
+
+def _open(experiment: str, tracking_uri: str | None) -> Store:
+    uri = resolve_uri(tracking_uri)
+    file = sqlite_path(uri)
+    if file is not None and not file.exists():
+        raise TrackingError(f"there is no tracking store at {file}; run a grid first: bench run {experiment}")
+    return Store(uri, experiment, create=False)
+
+
+# ---- bench ui ---------------------------------------------------------------------------------------------
+
+
+def serve_ui(tracking_uri: str | None, port: int) -> int:
+    """`bench ui`: run `mlflow ui` on loopback until Ctrl-C."""
+    uri = resolve_uri(tracking_uri)
+    if uri.startswith(("http://", "https://")):
+        print(f"The tracking store is a server already: open {uri}")
+        return 0
+    check_store(uri)
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise UserError(f"port {port} is taken on this machine: choose another with --port.")
+    file = sqlite_path(uri)
+    if file is not None and not file.exists():
+        _tell(f"{file} does not exist yet: the UI will be empty until the first run.")
+    print(f"MLflow UI on {uri}: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    words = ["ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    try:
+        return subprocess.call([sys.executable, "-m", "mlflow", *words])
+    except KeyboardInterrupt:
+        return 0
+
+
+# ---- bench data -------------------------------------------------------------------------------------------
+
+
+def list_data(*, as_json: bool) -> int:
+    """`bench data ls`: each data set with its state here."""
+    from datasets.catalog import DATASETS
+
+    rows = []
+    for name in DATASETS.names():
+        row = {"name": name, "summary": DATASETS.summaries()[name]}
+        try:
+            spec = DATASETS.get(name)().spec()
+        except UserError as error:
+            row |= {"state": "not ready", "why": str(error)}
+        else:
+            sizes = "/".join(str(spec.sizes[split]) for split in ("train", "valid", "test"))
+            row |= {"state": "ready", "task": spec.task.kind, "modalities": spec.full, "sizes": sizes}
+        rows.append(row)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    from bench.show import print_data
+
+    print_data(rows)
+    return 0
+
+
+def prepare_data(name: str, source: Path) -> int:
+    """`bench data prepare`."""
+    from datasets.catalog import DATASETS
+    from datasets.store import data_home
+
+    cls = DATASETS.get(name)
+    if not source.exists():
+        raise DataError(f"{source} does not exist: --from takes the raw file or folder of '{name}'.")
+    store = data_home() / name
+    cls.prepare(source, store)
+    spec = cls().spec()
+    sizes = ", ".join(f"{spec.sizes[split]} {split}" for split in ("train", "valid", "test"))
+    print(f"{name}: {sizes}; {len(spec.modalities)} modalities ({spec.full}). Kept in {store}")
+    return 0
+
+
+def verify_data(name: str) -> int:
+    """`bench data verify`: exit code 1 and every problem when something is wrong."""
+    from datasets.catalog import DATASETS
+    from datasets.store import data_home, verify_store
+
+    cls = DATASETS.get(name)
+    store = data_home() / name
+    cls().spec()
+    problems = verify_store(store) if store.exists() else []
+    if not problems:
+        data = cls().load()
+        print(f"{name}: {sum(map(len, data.parts.values()))} samples, fingerprint {data.spec.fingerprint}: sound.")
+        return 0
+    for problem in problems:
+        _tell(f"{name}: {problem}")
+    return 1

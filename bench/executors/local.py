@@ -1,0 +1,121 @@
+"""Worker processes on this machine: one a device slot, whose death costs only its training."""
+
+import json
+import multiprocessing
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, TimeoutError
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from bench.executors import worker
+from bench.executors.forkserver import preload
+from bench.plan import Training
+from bench.spool import Outcome
+
+Event = dict[str, Any]
+
+
+def slot_devices(devices: str | Sequence[str], slots: str | int) -> list[str]:
+    """The device of every slot: one for each visible GPU, else one for each CPU core this process may use.
+
+    Args:
+        devices: `auto`, `cpu`, or a list like `["cuda:0", "cuda:1"]`.
+        slots: `auto`, or how many slots in all; they are dealt over the devices in turn.
+    """
+    import torch
+
+    if devices == "auto":
+        devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or "cpu"
+    if devices == "cpu":
+        n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        devices = ["cpu"] * n_cores
+    count = len(devices) if slots == "auto" else int(slots)
+    return [devices[i % len(devices)] for i in range(count)]
+
+
+class LocalExecutor:
+    """Slots that take one training each and put what happens into `inbox`.
+
+    Events: `{"slot", "training", "epoch", "row"}` while it runs, and `{"slot", "training", "outcome"}` or
+    `{"slot", "training", "died"}` at its end. Every slot is a pool of its own, so that nothing is shared that a
+    killed process could leave locked.
+    """
+
+    def __init__(self, devices: list[str], spool_folder: Path, timeout_s: float | None = None) -> None:
+        self.devices, self.spool_folder, self.timeout_s = devices, spool_folder, timeout_s
+        self.inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._context = preload()
+        self._reader, self._writer = multiprocessing.Pipe(duplex=False)
+        threading.Thread(target=_pump, args=(self._reader, self.inbox), daemon=True).start()
+        self._pools = [self._pool(slot) for slot in range(len(devices))]
+
+    def _pool(self, slot: int) -> ProcessPool:
+        return ProcessPool(
+            max_workers=1,
+            context=self._context,
+            initializer=worker.start,
+            initargs=(slot, self.devices[slot], self._writer),
+        )
+
+    def submit(self, slot: int, training: Training, record: dict[str, Any]) -> None:
+        """Train on a free slot."""
+        future = self._pools[slot].schedule(
+            worker.work, args=(training, record, self.spool_folder), timeout=self.timeout_s
+        )
+        future.add_done_callback(self._on_done(slot, training.id))
+
+    def _on_done(self, slot: int, training_id: str) -> Callable[["Future[Outcome]"], None]:
+        def tell(future: "Future[Outcome]") -> None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            event: Event = {"slot": slot, "training": training_id}
+            if error is None:
+                event["outcome"] = future.result()
+            else:
+                event["died"] = self._why(error)
+            self.inbox.put(event)
+
+        return tell
+
+    def _why(self, error: BaseException) -> str:
+        if isinstance(error, TimeoutError):
+            return f"took longer than executor.timeout_s = {self.timeout_s:g} s"
+        if isinstance(error, ProcessExpired):
+            code = error.exitcode or 0
+            return f"its worker process was killed (signal {-code})" if code < 0 else f"its worker exited with {code}"
+        return worker.reason_of(error)
+
+    def renew(self, slot: int) -> None:
+        """Give the slot a new pool after a death, which may have left the old one's locks held."""
+        old, self._pools[slot] = self._pools[slot], self._pool(slot)
+        threading.Thread(target=_stop, args=(old,), daemon=True).start()
+
+    def close(self) -> None:
+        """Kill what still runs and end the workers."""
+        for pool in self._pools:
+            pool.stop()  # type: ignore[no-untyped-call]
+        for pool in self._pools:
+            pool.join(timeout=5)
+
+
+def _stop(pool: ProcessPool) -> None:
+    pool.stop()  # type: ignore[no-untyped-call]
+    pool.join(timeout=5)
+
+
+def _pump(reader: Connection, inbox: "queue.SimpleQueue[Event]") -> None:
+    """Move progress events from the workers' pipe into the inbox until the pipe is closed."""
+    while True:
+        try:
+            inbox.put(json.loads(reader.recv_bytes()))
+        except (EOFError, OSError):
+            return
+        except ValueError:
+            continue

@@ -1,0 +1,116 @@
+"""What runs in a worker process: one training at a time, on one thread, results to the spool, progress to a pipe.
+
+The fork server imports this module once, so that a new worker has torch at hand.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+import traceback
+from multiprocessing import connection, parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.plan import Training
+from bench.spool import Outcome, Spool
+from bench.trainer import Trainer, TrainingFailed
+from datasets.base import Data
+from datasets.catalog import DATASETS
+from datasets.errors import UserError
+
+_PIPE_ATOMIC = 4000
+"""A pipe write up to 4096 bytes is never mixed with another process's, nor cut by its death."""
+
+_slot = 0
+_device = "cpu"
+_progress: Connection | None = None
+_data: dict[str, Data] = {}
+
+
+def start(slot: int, device: str, progress: Connection) -> None:
+    """Make this process a worker: one thread, deaf to Ctrl-C (the scheduler decides), gone when the scheduler is."""
+    global _slot, _device, _progress
+    _slot, _device, _progress = slot, device, progress
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def work(training: Training, record: dict[str, Any], spool_folder: Path) -> Outcome:
+    """Train, and put the outcome into the spool; a failure is an outcome too.
+
+    Returns:
+        The outcome, with `spooled` False when the spool could not be written (a full disk).
+    """
+    started = int(time.time() * 1000)
+    outcome: Outcome = {"record": record, "started_ms": started}
+    try:
+        outcome |= _train(training)
+    except Exception as error:
+        outcome |= {"status": "failed", "reason": reason_of(error)}
+        if not isinstance(error, UserError):
+            outcome["traceback"] = traceback.format_exc()
+    outcome["ended_ms"] = int(time.time() * 1000)
+    outcome["spooled"] = True
+    try:
+        Spool(spool_folder).put(outcome)
+    except OSError:
+        outcome["spooled"] = False
+    return outcome
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a training failed, in one line."""
+    if isinstance(error, TrainingFailed | UserError):
+        return str(error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return f"out of memory on {_device}: a smaller train.batch_size or fewer slots may help"
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _train(training: Training) -> Outcome:
+    def on_epoch(epoch: int, row: dict[str, float]) -> None:
+        tell({"training": training.id, "epoch": epoch, "row": row})
+
+    trainer = Trainer(training, _load(training), _device)
+    tell({"training": training.id, "epoch": 0, "row": {}})
+    result = trainer.run(on_epoch)
+    return {
+        "status": "finished",
+        "curves": result.curves,
+        "cells": result.cells,
+        "best_epoch": result.best_epoch,
+        "cost": result.cost,
+    }
+
+
+def _load(training: Training) -> Data:
+    """The training's data set, kept for the next training on it."""
+    key = training.dataset.spec.fingerprint
+    if key not in _data:
+        _data.clear()
+        _data[key] = DATASETS.get(training.dataset.name)(training.dataset.config).load()
+    return _data[key]
+
+
+def tell(event: dict[str, Any]) -> None:
+    """Send a progress event; one too long or without a reader is dropped, for it only feeds the display."""
+    message = json.dumps({"slot": _slot, **event}).encode()
+    if _progress is not None and len(message) < _PIPE_ATOMIC:
+        with contextlib.suppress(OSError):
+            _progress.send_bytes(message)

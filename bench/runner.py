@@ -1,0 +1,353 @@
+"""From a plan to results: hand trainings to free slots, outcomes to the writer, and lose nothing on the way."""
+
+import queue
+import subprocess
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.claims import Claims
+from bench.executors.local import Event, LocalExecutor, slot_devices
+from bench.plan import Plan, Training
+from bench.spool import Outcome, Spool
+from bench.tracking import Known, Store, TrackingError, check_store, record_of, sqlite_path, state_folder
+from bench.writer import Writer
+
+PEER_POLL_S = 1.0
+"""How often a training claimed by another scheduler is asked for again."""
+
+
+class Display(Protocol):
+    """What shows a run to a person; every call returns at once."""
+
+    def start(self, pending: list[Training], n_done: int, n_slots: int) -> None: ...
+    def note(self, text: str) -> None: ...
+    def began(self, slot: int, training: Training) -> None: ...
+    def epoch(self, slot: int, training: Training, epoch: int, row: Mapping[str, float]) -> None: ...
+    def ended(self, slot: int, training: Training, outcome: Outcome) -> None: ...
+    def dropped(self, training: Training) -> None: ...
+    def tick(self, waiting: str | None) -> None: ...
+    def stop(self) -> None: ...
+
+
+@dataclass
+class Summary:
+    """How a run ended."""
+
+    n_trainings: int
+    n_done_before: int = 0
+    finished: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+    """Trainings another scheduler finished."""
+    failed: dict[str, tuple[Training, str]] = field(default_factory=dict)
+    """Training id -> training and reason."""
+    killed: list[Training] = field(default_factory=list)
+    interrupted: bool = False
+    saved: bool = True
+    """False when outcomes wait in the spool for a store that did not answer."""
+    seconds: float = 0.0
+    grid_run: str = ""
+
+    @property
+    def status(self) -> str:
+        """MLflow's word for it."""
+        return "KILLED" if self.interrupted else "FAILED" if self.failed else "FINISHED"
+
+
+class Runner:
+    """One `bench run`."""
+
+    def __init__(self, plan: Plan, display: Display, *, fail_fast: bool = False) -> None:
+        """Open the state folder and start opening the tracking store.
+
+        Raises:
+            UserError: the tracking store cannot be used, said before anything trains.
+        """
+        grid = plan.grid
+        self.plan, self.display, self.fail_fast = plan, display, fail_fast
+        self.trainings = {training.id: training for training in plan.trainings}
+        check_store(grid.tracking.uri)
+        folder = state_folder(grid.tracking.uri, grid.name)
+        try:
+            self.claims = Claims(folder)
+        except OSError as error:
+            raise TrackingError(f"the state folder {folder} cannot be written: {error.strerror}.") from error
+        self.spool = Spool(folder)
+        file = sqlite_path(grid.tracking.uri)
+        self._new_store = file is not None and not file.exists()
+        self.writer = Writer(lambda: Store(grid.tracking.uri, grid.name), self._open_grid, self.spool)
+        self.summary = Summary(len(plan.trainings))
+        self._queue: deque[Training] = deque()
+        self._elsewhere: deque[Training] = deque()
+        self._busy: dict[int, Training] = {}
+        self._unspooled: dict[str, Outcome] = {}
+        self._peer_seen = False
+        self._next_poll = 0.0
+
+    def _open_grid(self, store: Store) -> str:
+        grid = self.plan.grid
+        with self.claims:
+            return store.open_grid(
+                plan_digest(self.plan),
+                {
+                    "methods": ", ".join(sorted({t.method.label for t in self.plan.trainings})),
+                    "datasets": ", ".join(sorted({t.dataset.label for t in self.plan.trainings})),
+                    "checkpoint": grid.checkpoint,
+                    "n_trainings": str(len(self.plan.trainings)),
+                    "n_cells": str(self.plan.n_cells),
+                    "mlflow.note.content": grid.description or f"`bench run` of the grid {grid.name}.",
+                    **git_tags(),
+                },
+                {
+                    "grid.yaml": grid.source,
+                    "grid.resolved.yaml": grid.to_yaml(),
+                    "environment.json": environment_text(),
+                },
+            )
+
+    # ---- the run ------------------------------------------------------------------------------------------
+
+    def run(self) -> Summary:
+        """Train what is not finished; returns when all of it is finished, failed or stopped.
+
+        Raises:
+            TrackingError: the store stopped working; what was trained is in the spool.
+        """
+        started = time.monotonic()
+        executor: LocalExecutor | None = None
+        try:
+            self._gather(self._known())
+            if self._queue:
+                executor = self._executor()
+                self._loop(executor)
+        except KeyboardInterrupt:
+            self.summary.interrupted = True
+        finally:
+            if executor is not None:
+                executor.close()
+            self._close()
+            self.summary.seconds = time.monotonic() - started
+        if self.writer.problem is not None:
+            raise TrackingError(f"{self.writer.problem} {self._kept()}")
+        return self.summary
+
+    def _kept(self) -> str:
+        waiting = len(list(self.spool))
+        return f"{waiting} finished results wait in {self.spool.folder}; run the same command again." if waiting else ""
+
+    def _known(self) -> dict[str, Known]:
+        """What the store has; a store that is only being made has nothing, and is not waited for."""
+        if self._new_store:
+            return {}
+        self.writer.ready.wait()
+        if self.writer.store is None or self.writer.problem is not None:
+            raise self.writer.problem or TrackingError("the tracking store cannot be opened.")
+        return self.writer.store.known()
+
+    def _gather(self, known: Mapping[str, Known]) -> None:
+        """Fill the queue with what is not finished; outcomes found in the spool go to the writer first."""
+        self.spool.sweep()
+        replayed = {training_id for training_id in self.spool if self._replay(training_id)}
+        for training in self.plan.trainings:
+            seen = known.get(training.id)
+            if training.id in replayed or (seen is not None and seen.subsets.issuperset(training.subsets)):
+                self.summary.n_done_before += 1
+            else:
+                self._queue.append(training)
+        if replayed:
+            self.display.note(
+                f"{len(replayed)} results of an earlier run were waiting on disk; they are being written."
+            )
+
+    def _replay(self, training_id: str) -> bool:
+        """Take a spooled outcome to the writer; True when it is a finished training with all its cells."""
+        if not self.claims.take(training_id):
+            return False  # its scheduler is alive and will write it
+        outcome = self.spool.get(training_id)
+        if outcome is None:
+            self.claims.free(training_id)
+            return False
+        self.writer.finish(outcome)
+        wanted = self.trainings.get(training_id)
+        return outcome["status"] == "finished" and wanted is not None and set(wanted.subsets) <= set(outcome["cells"])
+
+    def _executor(self) -> LocalExecutor:
+        settings = self.plan.grid.executor
+        devices = slot_devices(settings.devices, settings.slots)[: len(self._queue)]
+        self.display.start(list(self._queue), self.summary.n_done_before, len(devices))
+        return LocalExecutor(devices, self.spool.folder.parent, settings.timeout_s)
+
+    def _loop(self, executor: LocalExecutor) -> None:
+        free = deque(range(len(executor.devices)))
+        while self._queue or self._busy or self._elsewhere:
+            self._ask_peers_again()
+            while free and (training := self._next()) is not None:
+                slot = free.popleft()
+                self._busy[slot] = training
+                record = record_of(training, self.plan.swept_settings)
+                executor.submit(slot, training, record)
+                self.writer.begin(record)
+                self.display.began(slot, training)
+            for event in _events(executor.inbox, 0.2):
+                self._handle(event, executor, free)
+            self._settle()
+            self.display.tick(self.writer.waiting)
+            if self.writer.problem is not None or (self.fail_fast and self.summary.failed):
+                return
+
+    def _next(self) -> Training | None:
+        """The next training nobody else works on or has finished."""
+        while self._queue:
+            training = self._queue.popleft()
+            if not self.claims.take(training.id):
+                self._peer_seen = True
+                self._elsewhere.append(training)
+            elif self._peer_seen and self._is_finished(training):
+                self._drop(training)
+            else:
+                return training
+        return None
+
+    def _is_finished(self, training: Training) -> bool:
+        if self.writer.store is None:
+            return False
+        try:
+            known = self.writer.store.known(training.id).get(training.id)
+        except TrackingError:
+            return False  # repeating it costs time, never a result: the writer keeps what is there
+        return known is not None and known.subsets.issuperset(training.subsets)
+
+    def _drop(self, training: Training) -> None:
+        self.claims.free(training.id)
+        self.summary.elsewhere.append(training.id)
+        self.display.dropped(training)
+
+    def _ask_peers_again(self) -> None:
+        """Every second or so, see which trainings of other schedulers are free again: finished, or orphaned."""
+        if self._queue or not self._elsewhere or time.monotonic() < self._next_poll:
+            return
+        self._next_poll = time.monotonic() + PEER_POLL_S
+        self._queue, self._elsewhere = self._elsewhere, deque()
+
+    def _handle(self, event: Event, executor: LocalExecutor, free: deque[int]) -> None:
+        slot, training = event["slot"], self.trainings[event["training"]]
+        if "row" in event:
+            if self._busy.get(slot) is training:
+                self.display.epoch(slot, training, event["epoch"], event["row"])
+            return
+        del self._busy[slot]
+        free.append(slot)
+        outcome = event.get("outcome")
+        if outcome is None:
+            executor.renew(slot)
+            # It may have died after its result was safe on disk.
+            outcome = self.spool.get(training.id) or self._death(training, event["died"])
+        if not outcome.pop("spooled", True):
+            self._unspooled[training.id] = outcome
+        self._account(training, outcome)
+        self.writer.finish(outcome)
+        self.display.ended(slot, training, outcome)
+
+    def _death(self, training: Training, reason: str) -> Outcome:
+        stamp = int(time.time() * 1000)
+        return {
+            "record": record_of(training, self.plan.swept_settings),
+            "status": "failed",
+            "reason": reason,
+            "ended_ms": stamp,
+        }
+
+    def _account(self, training: Training, outcome: Outcome) -> None:
+        if outcome["status"] == "finished":
+            self.summary.finished.append(training.id)
+        else:
+            self.summary.failed[training.id] = (training, outcome["reason"])
+
+    def _settle(self) -> None:
+        """Give back the claims of trainings the store has."""
+        for training_id in _drain(self.writer.written):
+            self.claims.free(training_id)
+            self._unspooled.pop(training_id, None)
+
+    # ---- the end ------------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        """Mark what was cut short, let the writer finish, and keep on disk what it could not."""
+        self.summary.killed = list(self._busy.values())
+        self.writer.kill([training.id for training in self.summary.killed])
+        try:
+            self.summary.saved = self.writer.close(self.summary.status, 1.5 if self.summary.interrupted else None)
+        except KeyboardInterrupt:
+            self.summary.saved = False
+        self._settle()
+        self.summary.grid_run = self.writer.grid_run
+        for outcome in self._unspooled.values():
+            try:
+                self.spool.put(outcome)
+            except OSError:
+                self.summary.saved = False
+
+
+def plan_digest(plan: Plan) -> str:
+    """Identity of what a grid asks for, whatever its file looks like and wherever it runs."""
+    asked = [f"{training.id}:{','.join(training.subsets)}" for training in plan.trainings]
+    return sha256("\n".join([plan.grid.name, plan.grid.checkpoint, *sorted(asked)]).encode()).hexdigest()[:16]
+
+
+def _events(inbox: "queue.SimpleQueue[Event]", timeout_s: float) -> list[Event]:
+    """Whatever has arrived, waiting a little for the first."""
+    try:
+        first = inbox.get(timeout=timeout_s)
+    except queue.Empty:
+        return []
+    return [first, *_drain(inbox)]
+
+
+def _drain(source: "queue.SimpleQueue[Any]") -> list[Any]:
+    items = []
+    while True:
+        try:
+            items.append(source.get_nowait())
+        except queue.Empty:
+            return items
+
+
+# ---- provenance -------------------------------------------------------------------------------------------
+
+
+def git_tags() -> dict[str, str]:
+    """Commit of the code that runs, and whether it was changed since; nothing when it is not a checkout."""
+    root = Path(__file__).parents[1]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=5, check=True)
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return {"mlflow.source.git.commit": commit, "git_dirty": str(bool(git("status", "--porcelain")))}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def environment_text() -> str:
+    """Python, platform, devices and the versions of every installed distribution, as JSON."""
+    import json
+    import platform
+    from importlib.metadata import distributions
+
+    import torch
+
+    return json.dumps(
+        {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "torch_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["cpu"],
+            "packages": dict(sorted((d.metadata["Name"], d.version) for d in distributions())),
+        },
+        indent=2,
+    )

@@ -1,0 +1,505 @@
+"""Everything the suite says to MLflow, and the only module that imports it.
+
+Shape: grid run (YAML, environment, report) > training run (parameters, curves, cost) > cell run (test metrics of
+one modality subset). Every write is safe to repeat: what is already there is found and kept.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from bench.plan import Training
+from bench.spool import Outcome
+from datasets.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")
+_PAGE = 1000
+_BATCH = 1000
+"""The most metrics MLflow takes in one `log_batch`."""
+
+
+class TrackingError(UserError):
+    """The tracking store cannot be used; the message says why and what to do."""
+
+    exit_code = 1
+
+
+class StoreUnreachable(TrackingError):
+    """The store does not answer now, but may later: worth trying again."""
+
+
+@dataclass
+class Known:
+    """A training the store has heard of."""
+
+    run_id: str
+    status: str
+    """MLflow's: RUNNING, FINISHED, FAILED or KILLED."""
+    subsets: frozenset[str]
+    """Modality subsets whose cells are finished."""
+
+
+def record_of(training: Training, swept: tuple[str, ...] = ()) -> dict[str, Any]:
+    """How a training is shown in MLflow, as plain values that travel with its outcome.
+
+    Args:
+        training: the training.
+        swept: train settings that differ within the grid; they become part of the method's label.
+    """
+    spec = training.dataset.spec
+    task = spec.task
+    label = training.method.label
+    if swept:
+        values = training.settings.model_dump()
+        label += "[" + ",".join(f"{key}={values[key]}" for key in swept) + "]"
+    return {
+        "training_id": training.id,
+        "name": f"{label} / {training.dataset.label} / {training.label_ratio:g} / {training.seed}",
+        "tags": {
+            "training_id": training.id,
+            "method": label,
+            "method_id": training.method.name,
+            "variant": training.method.variant,
+            "dataset": training.dataset.label,
+            "dataset_id": training.dataset.name,
+            "label_ratio": str(training.label_ratio),
+            "seed": str(training.seed),
+        },
+        "training_tags": {
+            "task": task.kind,
+            "primary_metric": task.primary,
+            "higher_is_better": ",".join(name for name, higher in task.metrics.items() if higher),
+            "full_subset": spec.full,
+        },
+        "params": {
+            **{f"method.{key}": str(value) for key, value in training.method.config.model_dump().items()},
+            **{f"data.{key}": str(value) for key, value in training.dataset.config.model_dump().items()},
+            **{f"train.{key}": str(value) for key, value in training.settings.model_dump().items()},
+        },
+        "data": {"name": training.dataset.name, "fingerprint": spec.fingerprint, "sizes": dict(spec.sizes)},
+        "cells": {subset: training.cell_id(subset) for subset in training.subsets},
+    }
+
+
+# ---- opening a store --------------------------------------------------------------------------------------
+
+
+def resolve_uri(uri: str | None) -> str:
+    """The store asked for, else `MLFLOW_TRACKING_URI`, else SQLite in the working directory."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite store, or None for a server."""
+    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+
+
+def state_folder(uri: str, experiment: str) -> Path:
+    """Where claims and the spool of an experiment live: beside a SQLite file, else in the working directory."""
+    file = sqlite_path(uri)
+    return (file.parent if file else Path.cwd()) / ".bench" / safe_name(experiment)
+
+
+def safe_name(name: str) -> str:
+    """`name` with everything but letters, digits, `-`, `_` and `.` replaced, for use as a file name."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "_"
+
+
+def check_store(uri: str) -> None:
+    """Refuse a store that cannot work, quickly and without MLflow.
+
+    Raises:
+        UserError: the URI is of no kind we know.
+        TrackingError: the SQLite file or its folder cannot be written, is locked, or is no MLflow store.
+    """
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme not in SCHEMES:
+        raise UserError(
+            f"tracking.uri '{uri}' is not a tracking store: use sqlite:///FILE, http(s)://SERVER or a database URL."
+        )
+    file = sqlite_path(uri)
+    if file is None:
+        return
+    if not file.parent.is_dir():
+        raise TrackingError(f"tracking store {file}: the folder {file.parent} does not exist; make it first.")
+    if not os.access(file.parent, os.W_OK) or (file.exists() and not os.access(file, os.W_OK)):
+        raise TrackingError(f"tracking store {file} is read-only for you: choose another with tracking.uri.")
+    if file.exists():
+        _check_sqlite(file)
+
+
+def _check_sqlite(file: Path) -> None:
+    """Open the database, ask for the write lock and give it back, and read the schema version."""
+    try:
+        with contextlib.closing(sqlite3.connect(file, timeout=10)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.rollback()
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if tables and not {"runs", "alembic_version"} <= tables:
+                raise TrackingError(f"tracking store {file} is a SQLite database, but not one of MLflow's.")
+            version = database.execute("SELECT version_num FROM alembic_version").fetchone() if tables else None
+    except sqlite3.Error as error:
+        raise TrackingError(f"tracking store {file} cannot be used: {_sqlite_reason(error)}") from error
+    if version and not _known_schema(version[0]):
+        raise TrackingError(
+            f"tracking store {file} has schema {version[0]}, which is newer than the installed MLflow knows: "
+            "upgrade MLflow (pip install -U mlflow) or choose another store with tracking.uri."
+        )
+
+
+def _sqlite_reason(error: sqlite3.Error) -> str:
+    text = str(error)
+    if "locked" in text:
+        return "another program holds its lock; close it, or wait, and run the same command again."
+    if "readonly" in text:
+        return "it is read-only; choose another with tracking.uri."
+    if "not a database" in text or "malformed" in text:
+        return "the file is damaged or no SQLite database; move it away or choose another with tracking.uri."
+    if "full" in text:
+        return "the disk is full; make room and run the same command again."
+    return f"{text}."
+
+
+def _known_schema(version: str) -> bool:
+    """True when one of the installed MLflow's migrations has this revision."""
+    from importlib.util import find_spec
+
+    package = find_spec("mlflow")
+    if package is None or package.origin is None:
+        return True
+    migrations = Path(package.origin).parent / "store" / "db_migrations" / "versions"
+    return not migrations.is_dir() or any(migrations.glob(f"{version}_*.py"))
+
+
+def _client(uri: str) -> "MlflowClient":
+    """A client for `uri`; MLflow is told to be quiet, to send nothing home and to give up on a dead server soon."""
+    for key, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+    }.items():
+        os.environ.setdefault(key, value)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+@contextlib.contextmanager
+def _plain_errors(uri: str) -> Iterator[None]:
+    """Turn what MLflow and its transports raise into one sentence."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except UserError:
+        raise
+    except MlflowException as error:
+        text = str(error).splitlines()[0]
+        if "out-of-date" in text:
+            raise TrackingError(
+                f"tracking store {uri} was made by an older MLflow: back it up, then run: mlflow db upgrade {uri}"
+            ) from error
+        if error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+            raise TrackingError(
+                f"tracking server {uri} refuses the login: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            ) from error
+        transient = ("locked", "Max retries", "timed out", "Connection", "disk is full", "disk I/O", "temporarily")
+        kind = StoreUnreachable if any(word in str(error) for word in transient) else TrackingError
+        raise kind(f"tracking store {uri} does not take the request: {text}") from error
+    except OSError as error:  # requests' ConnectionError among them
+        raise StoreUnreachable(f"tracking store {uri} cannot be reached: {error}") from error
+
+
+# ---- the store --------------------------------------------------------------------------------------------
+
+
+class Store:
+    """One experiment in one MLflow store. Not thread-safe but for `known`: a single writer uses it."""
+
+    def __init__(self, uri: str, experiment: str, *, create: bool = True) -> None:
+        """Open, or create, the experiment.
+
+        Raises:
+            TrackingError: the store cannot be used, or `create` is False and the experiment is not there.
+        """
+        check_store(uri)
+        self.uri, self.name = uri, experiment
+        self._client = _client(uri)
+        with _plain_errors(uri):
+            self.experiment_id = self._experiment(create)
+
+    @staticmethod
+    def experiments(uri: str) -> list[str]:
+        """Names of the experiments in a store.
+
+        Raises:
+            TrackingError: the store cannot be used.
+        """
+        check_store(uri)
+        client = _client(uri)
+        with _plain_errors(uri):
+            return sorted(experiment.name for experiment in client.search_experiments())
+
+    def _experiment(self, create: bool) -> str:
+        found = self._client.get_experiment_by_name(self.name)
+        if found is not None:
+            if found.lifecycle_stage != "active":
+                raise TrackingError(
+                    f"experiment '{self.name}' was deleted in {self.uri}: restore it "
+                    f"(mlflow experiments restore -x {found.experiment_id}) or give the grid another name."
+                )
+            return str(found.experiment_id)
+        if not create:
+            names = ", ".join(sorted(e.name for e in self._client.search_experiments())) or "none"
+            raise TrackingError(f"no experiment '{self.name}' in {self.uri}; there are: {names}.")
+        file = sqlite_path(self.uri)
+        location = (file.parent / "mlartifacts" / safe_name(self.name)).as_uri() if file else None
+        try:
+            return str(self._client.create_experiment(self.name, artifact_location=location))
+        except Exception:  # another scheduler made it a moment ago
+            again = self._client.get_experiment_by_name(self.name)
+            if again is None:
+                raise
+            return str(again.experiment_id)
+
+    # ---- reading ------------------------------------------------------------------------------------------
+
+    def _search(self, query: str) -> Iterator["Run"]:
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self.experiment_id], query, max_results=_PAGE, page_token=token, order_by=["attributes.start_time ASC"]
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def known(self, training_id: str | None = None) -> dict[str, Known]:
+        """Trainings the store has, by id; only `training_id` when given.
+
+        A training that has finished names its subsets in a tag; of one cut short the cells are looked up.
+        """
+        query = "tags.stage = 'training'" + (f" AND tags.training_id = '{training_id}'" if training_id else "")
+        with _plain_errors(self.uri):
+            found: dict[str, Known] = {}
+            for run in self._search(query):
+                identity, tags = run.data.tags["training_id"], run.data.tags
+                subsets = frozenset(filter(None, tags.get("subsets", "").split(",")))
+                if run.info.status != "FINISHED":
+                    subsets = frozenset(self._cells(identity, "FINISHED"))
+                if identity not in found or run.info.status == "FINISHED":
+                    found[identity] = Known(run.info.run_id, run.info.status, subsets)
+            return found
+
+    def finished_cells(self) -> frozenset[str]:
+        """Ids of all finished cells."""
+        with _plain_errors(self.uri):
+            runs = self._search("tags.stage = 'cell' AND attributes.status = 'FINISHED'")
+            return frozenset(run.data.tags["cell_id"] for run in runs)
+
+    def _cells(self, training_id: str, status: str | None = None) -> dict[str, str]:
+        """Modality subset -> run id of a training's cell runs."""
+        query = f"tags.stage = 'cell' AND tags.training_id = '{training_id}'"
+        if status:
+            query += f" AND attributes.status = '{status}'"
+        return {run.data.tags["modalities"]: run.info.run_id for run in self._search(query)}
+
+    # ---- writing ------------------------------------------------------------------------------------------
+
+    def open_grid(self, digest: str, tags: Mapping[str, str], files: Mapping[str, str]) -> str:
+        """The grid's run: found by the digest of its YAML, or made with its tags and text files."""
+        with _plain_errors(self.uri):
+            for run in self._search(f"tags.stage = 'grid' AND tags.grid_digest = '{digest}'"):
+                self._client.update_run(run.info.run_id, status="RUNNING")
+                return str(run.info.run_id)
+            tags = {"stage": "grid", "grid_digest": digest, **tags}
+            run = self._client.create_run(self.experiment_id, tags=tags, run_name=f"grid {self.name}")
+            for name, text in files.items():
+                self._client.log_text(run.info.run_id, text, name)
+            return str(run.info.run_id)
+
+    def close_run(self, run_id: str, status: str) -> None:
+        with _plain_errors(self.uri):
+            self._client.set_terminated(run_id, status)
+
+    def begin(self, record: Mapping[str, Any], grid_run: str) -> tuple[str, bool]:
+        """A run for a training that starts, and whether it is new.
+
+        An earlier attempt that left no finished cell is deleted; one that did is kept, to be completed.
+        """
+        with _plain_errors(self.uri):
+            known = self.known(record["training_id"]).get(record["training_id"])
+            if known is not None and (known.status == "FINISHED" or known.subsets):
+                return known.run_id, False
+            if known is not None:
+                self._client.delete_run(known.run_id)
+            return self._create_training(record, grid_run), True
+
+    def _create_training(self, record: Mapping[str, Any], grid_run: str) -> str:
+        tags = {"stage": "training", "mlflow.parentRunId": grid_run, **record["tags"], **record["training_tags"]}
+        return str(self._client.create_run(self.experiment_id, tags=tags, run_name=record["name"]).info.run_id)
+
+    def write(self, outcome: Outcome, grid_run: str, run_id: str | None = None, *, fresh: bool = False) -> str:
+        """Write the outcome of a training; repeating it changes nothing. Returns the training's run id.
+
+        Args:
+            outcome: what the worker made.
+            grid_run: parent of a training run that has to be made.
+            run_id: the training's run, where it is known.
+            fresh: the run was made by this process and nothing was written to it, so nothing need be looked up.
+        """
+        record = outcome["record"]
+        with _plain_errors(self.uri):
+            known = None if fresh else self.known(record["training_id"]).get(record["training_id"])
+            if run_id is None:
+                run_id = known.run_id if known else self._create_training(record, grid_run)
+            if outcome["status"] == "failed":
+                self._write_failure(run_id, outcome)
+                return run_id
+            finished = known is not None and known.status == "FINISHED"
+            if not finished:
+                self._write_training(run_id, outcome)
+            self._write_cells(run_id, outcome, {} if fresh else self._cells(record["training_id"]), known)
+            if not finished:
+                self._client.set_terminated(run_id, "FINISHED", end_time=outcome["ended_ms"])
+            return run_id
+
+    def _write_failure(self, run_id: str, outcome: Outcome) -> None:
+        self._client.set_tag(run_id, "failure", outcome["reason"][:4000])
+        if outcome.get("traceback"):
+            self._client.log_text(run_id, outcome["traceback"], "traceback.txt")
+        self._client.set_terminated(run_id, "FAILED", end_time=outcome["ended_ms"])
+
+    def _write_training(self, run_id: str, outcome: Outcome) -> None:
+        from mlflow.entities import Dataset, DatasetInput, Metric, Param
+
+        record = outcome["record"]
+        metrics = [Metric(f"cost/{key}", value, outcome["ended_ms"], 0) for key, value in outcome["cost"].items()]
+        metrics.append(Metric("best_epoch", outcome["best_epoch"], outcome["ended_ms"], 0))
+        for step, row in enumerate(outcome["curves"], start=1):
+            stamp = int(row["time_ms"])
+            metrics += [Metric(key, value, stamp, step) for key, value in row.items() if key != "time_ms"]
+        params = [Param(key, value[:6000]) for key, value in record["params"].items()]
+        self._client.log_batch(run_id, metrics=metrics[:_BATCH], params=params)
+        for start in range(_BATCH, len(metrics), _BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+        data = record["data"]
+        dataset = Dataset(
+            name=data["name"],
+            digest=data["fingerprint"][:36],
+            source_type="robult-bench",
+            source=json.dumps({"data_set": data["name"]}),
+            profile=json.dumps(data["sizes"]),
+        )
+        self._client.log_inputs(run_id, [DatasetInput(dataset)])
+
+    def _write_cells(self, training_run: str, outcome: Outcome, there: Mapping[str, str], known: Known | None) -> None:
+        """Make the cell runs that are missing, complete those cut short, leave the finished ones alone."""
+        record, stamp = outcome["record"], outcome["ended_ms"]
+        done = known.subsets if known else frozenset()
+        for subset, scores in outcome["cells"].items():
+            if subset in done:
+                continue
+            run_id = there.get(subset) or self._create_cell(record, subset, training_run, stamp)
+            self._client.log_batch(run_id, metrics=list(_cell_metrics(scores, stamp)))
+            self._client.set_terminated(run_id, "FINISHED", end_time=stamp)
+        self._client.set_tag(training_run, "subsets", ",".join(sorted({*outcome["cells"], *done})))
+
+    def _create_cell(self, record: Mapping[str, Any], subset: str, training_run: str, stamp: int) -> str:
+        tags = {
+            "stage": "cell",
+            "mlflow.parentRunId": training_run,
+            "cell_id": record["cells"][subset],
+            "modalities": subset,
+            **record["tags"],
+        }
+        run = self._client.create_run(self.experiment_id, start_time=stamp, tags=tags, run_name=subset)
+        return str(run.info.run_id)
+
+    def kill(self, run_ids: Iterable[str]) -> None:
+        """Mark runs that were cut short."""
+        with _plain_errors(self.uri):
+            for run_id in run_ids:
+                self._client.set_terminated(run_id, "KILLED")
+
+    def log_files(self, run_id: str, folder: Path, under: str) -> None:
+        """Keep every file of `folder` as an artifact of the run, below `under`."""
+        with _plain_errors(self.uri):
+            self._client.log_artifacts(run_id, str(folder), under)
+
+    # ---- results ------------------------------------------------------------------------------------------
+
+    def latest_grid(self) -> "Run | None":
+        """The experiment's newest grid run."""
+        with _plain_errors(self.uri):
+            runs = list(self._search("tags.stage = 'grid'"))
+            return runs[-1] if runs else None
+
+    def failures(self) -> list[dict[str, str]]:
+        """Trainings whose last attempt failed: their tags, `failure` with the reason among them."""
+        with _plain_errors(self.uri):
+            return [run.data.tags for run in self._search("tags.stage = 'training' AND attributes.status = 'FAILED'")]
+
+    def results(self) -> "pd.DataFrame":
+        """Every finished cell of the experiment as the frame `analysis.results` describes."""
+        import pandas as pd
+
+        with _plain_errors(self.uri):
+            trainings = {run.data.tags["training_id"]: run.data.tags for run in self._search("tags.stage = 'training'")}
+            cells = self._search("tags.stage = 'cell' AND attributes.status = 'FINISHED'")
+            rows = [row for run in cells for row in _result_rows(run, trainings)]
+        return pd.DataFrame(rows, columns=RESULT_COLUMNS)
+
+
+RESULT_COLUMNS = [
+    "dataset", "label_ratio", "modalities", "method", "seed", "checkpoint", "metric", "value",
+    "higher_is_better", "primary", "n_modalities", "full", "training_id", "run_id",
+]  # fmt: skip
+
+
+def _cell_metrics(scores: Mapping[str, Mapping[str, float]], stamp: int) -> "Iterator[Metric]":
+    """`last/acc`, `best/acc`, ...: few keys, because the UI slows down with thousands."""
+    from mlflow.entities import Metric
+
+    for checkpoint, row in scores.items():
+        for name, value in row.items():
+            yield Metric(f"{checkpoint}/{name}", value, stamp, 0)
+
+
+def _result_rows(run: "Run", trainings: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[Any, ...]]:
+    """The rows of one cell, one for each checkpoint and metric."""
+    tags = run.data.tags
+    training = trainings.get(tags["training_id"], {})
+    higher = training.get("higher_is_better", "").split(",")
+    for key, value in run.data.metrics.items():
+        checkpoint, _, metric = key.partition("/")
+        yield (
+            tags["dataset"], float(tags["label_ratio"]), tags["modalities"], tags["method"], int(tags["seed"]),
+            checkpoint, metric, value, metric in higher, metric == training.get("primary_metric"),
+            tags["modalities"].count("+") + 1, tags["modalities"] == training.get("full_subset"),
+            tags["training_id"], run.info.run_id,
+        )  # fmt: skip
+
+
+def now_ms() -> int:
+    """Wall-clock time as MLflow stores it."""
+    return int(time.time() * 1000)

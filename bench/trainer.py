@@ -1,0 +1,289 @@
+"""Train one training, evaluate it on every modality subset. Torch and NumPy only: no tracking, no files.
+
+Shapes: N samples, B batch, M modalities, S modality subsets, W task width.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.plan import Training
+from datasets.base import Data, DataSpec, Part
+from datasets.batch import Batch, make_batch
+from datasets.errors import UserError
+from datasets.labels import label_mask
+from datasets.seeds import generator, seed_of
+from methods.base import Method
+from methods.registry import METHODS
+
+EVALUATION_ROWS = 8192
+"""Rows of one evaluation pass: several modality subsets of a small split go through the model together."""
+
+Row = dict[str, float]
+
+
+class TrainingFailed(UserError):
+    """A training that cannot go on; the message is the reason shown beside it."""
+
+    exit_code = 1
+
+
+@dataclass
+class Result:
+    """What one training gave."""
+
+    curves: list[Row]
+    """One row an epoch: mean loss terms, validation metrics, diagnostics, `time_ms`."""
+    cells: dict[str, dict[str, Row]]
+    """Modality subset -> checkpoint (`last`, `best`) -> test metrics."""
+    best_epoch: int
+    """1-based; 0 for a method without epochs."""
+    cost: Row
+
+
+@dataclass(frozen=True)
+class Resident:
+    """One split on the device: gathered by index, never copied again."""
+
+    inputs: Mapping[str, Tensor]
+    target: Tensor
+    truth: NDArray[Any]
+    """The target as NumPy, for the metrics."""
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def batch(self, index: Tensor, **masks: Tensor) -> Batch:
+        """The samples `index` (B,) as a batch; `masks` as `make_batch` takes them."""
+        return make_batch({name: x[index] for name, x in self.inputs.items()}, self.target[index], **masks)
+
+
+def resident(part: Part, device: str) -> Resident:
+    """Move a split to the device."""
+    inputs = {name: torch.as_tensor(np.ascontiguousarray(x), device=device) for name, x in part.inputs.items()}
+    return Resident(inputs, torch.as_tensor(np.ascontiguousarray(part.target), device=device), part.target)
+
+
+def build(training: Training, spec: DataSpec) -> Method:
+    """The method with its initial weights, which depend on method, data set, label ratio and seed alone."""
+    cls = METHODS.get(training.method.name)
+    seed = seed_of("weights", training.method.name, spec.fingerprint, training.label_ratio, training.seed)
+    with torch.random.fork_rng(devices=[]):  # nn.Module initialisers know only the global generator
+        torch.manual_seed(seed)
+        return cls(spec.modalities, spec.task, training.method.config)
+
+
+def subset_masks(spec: DataSpec, subsets: tuple[str, ...] | list[str], device: str) -> Tensor:
+    """(S, M) bool: which modalities each subset holds."""
+    members = [set(subset.split("+")) for subset in subsets]
+    return torch.tensor([[name in member for name in spec.modalities] for member in members], device=device)
+
+
+def selection_subsets(spec: DataSpec) -> list[str]:
+    """The subsets whose mean validation score selects the best epoch: each modality alone, and all together.
+
+    Always these, whatever the grid evaluates, so that the choice does not depend on what was asked for; linear
+    in M, and for two modalities all there are.
+    """
+    return list(dict.fromkeys([*spec.modalities, spec.full]))
+
+
+class Trainer:
+    """One training from initial weights to test metrics."""
+
+    def __init__(self, training: Training, data: Data, device: str = "cpu") -> None:
+        self.training, self.spec, self.device = training, data.spec, device
+        self.task = data.spec.task
+        self.settings = training.settings
+        self.parts = {name: resident(part, device) for name, part in data.parts.items()}
+        self.labelled = torch.as_tensor(self._label_mask(), device=device)
+        self.method = build(training, data.spec).to(device)
+        self.batch_size = min(self.settings.batch_size, len(self.parts["train"]))
+        self.steps = len(self.parts["train"]) // self.batch_size
+
+    def _label_mask(self) -> NDArray[np.bool_]:
+        target = torch.as_tensor(np.ascontiguousarray(self.parts["train"].truth))
+        return label_mask(
+            self.task.groups(target).numpy(),
+            self.training.label_ratio,
+            dataset=self.spec.fingerprint,
+            seed=self.training.seed,
+            at_least_one=self.task.kind != "multilabel",
+        )
+
+    # ---- training -----------------------------------------------------------------------------------------
+
+    def run(self, on_epoch: Callable[[int, Row], None] = lambda epoch, row: None) -> Result:
+        """Train, select, evaluate.
+
+        Args:
+            on_epoch: called after each epoch with its number (from 1) and its row of the curves.
+
+        Raises:
+            TrainingFailed: the loss is no longer finite, or no label is left to learn from.
+        """
+        if not self.labelled.any():
+            raise TrainingFailed(
+                f"label ratio {self.training.label_ratio:g} leaves no label among {len(self.labelled)} training samples"
+            )
+        started = time.perf_counter()
+        curves: list[Row] = []
+        best, best_epoch, best_state = -np.inf, 0, None
+        for epoch, row in enumerate(self._epochs(), start=1):
+            curves.append(row)
+            on_epoch(epoch, row)
+            score = row["valid/score"] if np.isfinite(row["valid/score"]) else -np.inf
+            if score > best or best_state is None:
+                best, best_epoch = score, epoch
+                best_state = {key: value.clone() for key, value in self.method.state_dict().items()}
+        trained_s = time.perf_counter() - started
+        cells = self._evaluate(best_state if best_epoch != len(curves) else None)
+        return Result(curves, cells, best_epoch, self._cost(trained_s, time.perf_counter() - started))
+
+    def _epochs(self) -> Iterator[Row]:
+        """Train epoch by epoch, yielding each one's row."""
+        if not self.method.iterative:
+            return
+        settings = self.settings
+        optimiser = torch.optim.Adam(
+            self.method.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
+        plateau = (
+            torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, patience=20, factor=0.1)
+            if settings.schedule == "plateau"
+            else None
+        )
+        order = generator("order", self.spec.fingerprint, self.training.label_ratio, self.training.seed)
+        for epoch in range(1, settings.epochs + 1):
+            row = self._train_epoch(epoch, optimiser, order)
+            row |= self._validate()
+            if plateau is not None:
+                row["valid/loss"] = self._validation_loss()
+                row["lr"] = optimiser.param_groups[0]["lr"]
+                plateau.step(row["valid/loss"])
+            row["time_ms"] = float(int(time.time() * 1000))
+            yield row
+
+    def _train_epoch(self, epoch: int, optimiser: torch.optim.Optimizer, order: np.random.Generator) -> Row:
+        """One pass; the loss terms stay on the device until its end."""
+        self.method.train()
+        sums: dict[str, Tensor] = {}
+        has_labels = self.labelled.cpu()
+        batch = None
+        for index in self._batches(order):
+            on_device = index.to(self.device)
+            batch = self.parts["train"].batch(on_device, labelled=self.labelled[on_device])
+            terms = self.method.loss(batch)
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + term.detach()
+            if self.method.needs_labels and not has_labels[index].any():
+                continue  # a step without a gradient would still move the weights by momentum
+            optimiser.zero_grad()
+            total = torch.stack(list(terms.values())).sum()
+            total.backward()  # type: ignore[no-untyped-call]
+            if self.settings.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.method.parameters(), self.settings.clip_norm)
+            optimiser.step()
+        means = {name: float(value) / self.steps for name, value in sums.items()}
+        broken = [name for name, value in means.items() if not np.isfinite(value)]
+        if broken:
+            raise TrainingFailed(f"loss term '{broken[0]}' became {means[broken[0]]} in epoch {epoch}")
+        row = {"train/loss": sum(means.values())} | {f"train/{name}": value for name, value in means.items()}
+        self.method.eval()
+        with torch.no_grad():
+            told = self.method.diagnose(batch) if batch is not None else {}
+        return row | {f"diagnose/{name}": float(value) for name, value in told.items()}
+
+    def _batches(self, order: np.random.Generator) -> Iterator[Tensor]:
+        """Index tensors (B,) of one epoch; the incomplete last batch is dropped, every method gets equal steps."""
+        size, n = self.batch_size, self.steps * self.batch_size
+        labelled = self.labelled.cpu().numpy()
+        if self.settings.label_sampler == "labelled_only":
+            pool = np.flatnonzero(labelled)
+            index = np.concatenate([order.permutation(pool) for _ in range(-(-n // len(pool)))])[:n]
+        else:
+            index = order.permutation(len(labelled))[:n]
+        batches = index.reshape(self.steps, size)
+        if self.settings.label_sampler == "stratified":
+            without = np.flatnonzero(~labelled[batches].any(axis=1))
+            pool = order.permutation(np.flatnonzero(labelled))
+            batches[without, 0] = pool[np.arange(len(without)) % len(pool)]
+        yield from torch.as_tensor(batches)
+
+    # ---- evaluation ---------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def outputs(self, part: Resident, masks: Tensor) -> NDArray[np.float32]:
+        """Raw outputs of the method for every subset, masks (S, M) -> (S, N, W)."""
+        self.method.eval()
+        n, rows = len(part), len(masks) * len(part)
+        chunks = []
+        for start in range(0, rows, EVALUATION_ROWS):
+            row = torch.arange(start, min(start + EVALUATION_ROWS, rows), device=self.device)
+            batch = part.batch(row % n, available=masks[row // n], labelled=torch.zeros_like(row, dtype=torch.bool))
+            chunks.append(self.method.predict(batch))
+        return torch.cat(chunks).reshape(len(masks), n, -1).cpu().numpy()
+
+    def _scores(self, split: str, subsets: tuple[str, ...] | list[str]) -> dict[str, Row]:
+        part = self.parts[split]  # type: ignore[index]
+        outputs = self.outputs(part, subset_masks(self.spec, subsets, self.device))
+        for subset, output in zip(subsets, outputs, strict=True):
+            if not np.isfinite(output).all():
+                raise TrainingFailed(f"the predictions for '{subset}' are not finite")
+        return {s: self.task.evaluate(out, part.truth) for s, out in zip(subsets, outputs, strict=True)}
+
+    def _validate(self) -> Row:
+        """Validation metrics of the full set, and `valid/score`: the primary metric over `selection_subsets`,
+        averaged, its sign turned so that higher is better; NaN, which never wins, where a metric is undefined."""
+        scores = self._scores("valid", selection_subsets(self.spec))
+        sign = 1.0 if self.task.metrics[self.task.primary] else -1.0
+        row = {f"valid/{name}": value for name, value in scores[self.spec.full].items()}
+        return row | {"valid/score": float(np.mean([sign * row[self.task.primary] for row in scores.values()]))}
+
+    @torch.no_grad()
+    def _validation_loss(self) -> float:
+        """Total loss on the validation split in batches of the training's size (contrastive terms depend on it)."""
+        self.method.eval()
+        part, losses = self.parts["valid"], []
+        for start in range(0, len(part), self.batch_size):
+            index = torch.arange(start, min(start + self.batch_size, len(part)), device=self.device)
+            losses.append(sum(self.method.loss(part.batch(index)).values(), torch.zeros((), device=self.device)))
+        return float(torch.stack(losses).mean())
+
+    def _evaluate(self, best_state: Mapping[str, Tensor] | None) -> dict[str, dict[str, Row]]:
+        """Test metrics at the last epoch and at the best validation epoch (`None`: they are the same)."""
+        last = self._finished_scores()
+        best = last
+        if best_state is not None:
+            self.method.load_state_dict(best_state)
+            best = self._finished_scores()
+        return {subset: {"last": last[subset], "best": best[subset]} for subset in self.training.subsets}
+
+    def _finished_scores(self) -> dict[str, Row]:
+        train = self.parts["train"]
+        everything = torch.arange(len(train), device=self.device)
+        self.method.finish(train.batch(everything, labelled=self.labelled))
+        return self._scores("test", self.training.subsets)
+
+    def _cost(self, trained_s: float, total_s: float) -> Row:
+        """Seconds, parameters, and the highest memory use so far (of the process on a CPU) in MiB."""
+        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        if self.device.startswith("cuda"):
+            peak = torch.cuda.max_memory_allocated(self.device)
+        epochs = self.settings.epochs if self.method.iterative else 0
+        return {
+            "train_s": trained_s,
+            "wall_s": total_s,
+            "step_ms": 1000 * trained_s / max(self.steps * epochs, 1),
+            "parameters": float(sum(p.numel() for p in self.method.parameters())),
+            "peak_mib": peak / 2**20,
+        }
