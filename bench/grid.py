@@ -1,0 +1,277 @@
+"""The validated content of one `grid.yaml`: what to train, on what, and how.
+
+`load_grid` reads a file or a bundled grid and tells every problem at once; `Grid.to_yaml` writes it back.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from bench.problems import GridError, Problem, Spot
+from datasets.registry import did_you_mean
+
+if TYPE_CHECKING:  # they need torch, which a listing of grids should not wait for
+    from bench.choices import Asked
+    from datasets.base import DataConfig
+    from methods.base import MethodConfig
+
+__all__ = [
+    "Entry",
+    "Executor",
+    "Grid",
+    "GridError",
+    "Problem",
+    "Tracking",
+    "Train",
+    "bundled_grids",
+    "load_grid",
+    "parse_grid",
+]
+
+DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+MAX_BYTES = 1_000_000
+"""Size of the largest grid file that is read."""
+
+Checkpoint = Literal["last", "best"]
+CHECKPOINTS: tuple[Checkpoint, ...] = ("last", "best")
+
+
+def _store(uri: str) -> str:
+    if not uri.strip():
+        raise ValueError(f"an empty URI; leave the key out for {DEFAULT_TRACKING_URI}")
+    if re.fullmatch(r"[^:]+\.(db|sqlite3?)", uri):
+        raise ValueError(f"'{uri}' is not a URI. Did you mean 'sqlite:///{uri}'?")
+    if uri.startswith("sqlite:") and not uri.startswith("sqlite:///"):
+        raise ValueError(f"'{uri}' needs three slashes. Did you mean 'sqlite:///{uri[7:].lstrip('/')}'?")
+    return uri
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", name):
+        raise ValueError(f"unknown device '{name}': write cpu, mps, cuda or cuda:0, cuda:1, ...")
+    return name
+
+
+def _distinct(devices: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(devices)) < len(devices):
+        raise ValueError("a device is given twice; 'slots' says how many trainings share one")
+    return devices
+
+
+class Tracking(BaseModel):
+    """Where results are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: Annotated[str, AfterValidator(_store)] = Field(
+        default_factory=lambda: os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI,
+        description="MLflow tracking URI: the grid's, else MLFLOW_TRACKING_URI, else SQLite in the working directory",
+    )
+
+
+class Executor(BaseModel):
+    """What trainings run on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["local"] = "local"
+    devices: (
+        Literal["auto", "cpu"]
+        | Annotated[tuple[Annotated[str, AfterValidator(_device)], ...], Field(min_length=1), AfterValidator(_distinct)]
+    ) = Field(default="auto", description="auto: every visible GPU, else the CPU")
+    slots: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        default="auto", description="trainings at once: auto is one a GPU, or one a CPU core"
+    )
+    timeout_s: float | None = Field(default=None, gt=0, description="seconds after which a training is given up")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One item under `methods` or `datasets`: a name, and for each option given the values it takes in turn."""
+
+    name: str
+    label: str | None = None
+    variants: tuple[str, ...] = ()
+    """Variants of a method asked for; empty: the default."""
+    values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def plain(self) -> Any:
+        """As the YAML has it."""
+        options: dict[str, Any] = {} if self.label is None else {"label": self.label}
+        if self.variants:
+            options["variant"] = _swept(self.variants)
+        options |= {key: _swept(values) for key, values in self.values.items()}
+        return {self.name: options} if options else self.name
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train settings: the values each takes in turn, for all data sets and for named ones."""
+
+    values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    datasets: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
+    """Name or label of a data set -> what differs there; a label goes before a name."""
+
+    def values_for(self, name: str, label: str) -> dict[str, tuple[Any, ...]]:
+        """The values that hold for one data set."""
+        return {**self.values, **self.datasets.get(name, {}), **self.datasets.get(label, {})}
+
+    def plain(self) -> dict[str, Any]:
+        """As the YAML has it."""
+        told: dict[str, Any] = {key: _swept(values) for key, values in self.values.items()}
+        if self.datasets:
+            told["datasets"] = {
+                name: {key: _swept(values) for key, values in sweep.items()} for name, sweep in self.datasets.items()
+            }
+        return told
+
+
+def _swept(values: tuple[Any, ...]) -> Any:
+    return values[0] if len(values) == 1 else list(values)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One experiment. Made by `load_grid` and `parse_grid`, which check it; two grids are equal if their keys are."""
+
+    name: str
+    """The MLflow experiment."""
+    methods: tuple[Entry, ...]
+    datasets: tuple[Entry, ...]
+    description: str = ""
+    label_ratios: tuple[float, ...] = (1.0,)
+    modalities: tuple[str, ...] = ("all",)
+    """`all`, `single`, `full` or modality names joined by `+`, in the file's order."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    train: Train = Train()
+    checkpoint: Checkpoint = "last"
+    """Which epoch's test metrics are reported; both are logged."""
+    tracking: Tracking = field(default_factory=Tracking)
+    executor: Executor = field(default_factory=Executor)
+    file: str = field(default="grid.yaml", compare=False)
+    """The file as messages name it."""
+    source: str = field(default="", compare=False, repr=False)
+    """The YAML as it was written."""
+    asked_methods: "tuple[Asked[MethodConfig], ...]" = field(default=(), compare=False, repr=False)
+    """`methods` with every sweep unrolled and every hyper-parameter resolved."""
+    asked_datasets: "tuple[Asked[DataConfig], ...]" = field(default=(), compare=False, repr=False)
+    modality_spots: tuple[Spot, ...] = field(default=(), compare=False, repr=False)
+    """Where each of `modalities` stands in the file."""
+
+    def to_yaml(self) -> str:
+        """The grid as YAML; `parse_grid` reads it back as an equal grid."""
+        from bench.yaml_lines import write_yaml
+
+        told: dict[str, Any] = {"name": self.name}
+        if self.description:
+            told["description"] = self.description
+        told["methods"] = [entry.plain() for entry in self.methods]
+        told["datasets"] = [entry.plain() for entry in self.datasets]
+        told["label_ratios"] = list(self.label_ratios)
+        told["modalities"] = list(self.modalities)
+        counted = self.seeds == tuple(range(len(self.seeds)))
+        told["seeds"] = len(self.seeds) if counted else list(self.seeds)
+        if train := self.train.plain():
+            told["train"] = train
+        told["checkpoint"] = self.checkpoint
+        if self.tracking.model_fields_set:  # a URI from the environment may hold a password
+            told["tracking"] = {"uri": self.tracking.uri}
+        told["executor"] = self.executor.model_dump(mode="json")
+        return write_yaml(told)
+
+
+# ---- reading --------------------------------------------------------------------------------------------------
+
+
+def parse_grid(text: str, file: str = "grid.yaml") -> Grid:
+    """The grid that `text` describes; `file` is what messages call it, and its stem the default name.
+
+    Raises:
+        GridError: with every problem found.
+    """
+    from bench.grid_reader import read_grid
+
+    return read_grid(text, file)
+
+
+def load_grid(name_or_path: str) -> Grid:
+    """A bundled grid by name, or a grid file by path; a file goes before a bundled name.
+
+    Raises:
+        GridError: no such grid, or one with problems: all of them are told.
+    """
+    path = Path(name_or_path)
+    bundled = name_or_path in _bundled_names()
+    looks_like_a_path = name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path or os.sep in name_or_path
+    if looks_like_a_path or os.path.isfile(name_or_path) or (os.path.isdir(name_or_path) and not bundled):  # noqa: PTH112, PTH113
+        return parse_grid(_text(path, name_or_path), name_or_path)
+    if not bundled:
+        raise _no_such_name(name_or_path)
+    return parse_grid(_text(files("bench.grids") / f"{name_or_path}.yaml", name_or_path), f"{name_or_path}.yaml")
+
+
+def _text(path: Any, shown: str) -> str:
+    """The file's text: at most 1 MB of UTF-8, with or without a byte order mark."""
+    try:
+        with path.open("rb") as stream:
+            raw: bytes = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise _no_such_file(path) from error
+    except IsADirectoryError as error:
+        raise _file_error(shown, "this is a directory; give the grid file inside it") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise _file_error(shown, f"cannot be read: {reason}") from error
+    if len(raw) > MAX_BYTES:
+        raise _file_error(shown, f"larger than {MAX_BYTES // 1_000_000} MB, so it is no grid file")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        text = f"not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {error.start}); save the file as UTF-8"
+        raise GridError([Problem(shown, line, "", text)]) from error
+
+
+def _file_error(shown: str, text: str) -> GridError:
+    return GridError([Problem(shown, 0, "", text)])
+
+
+def _no_such_file(path: Path) -> GridError:
+    if path.stem in _bundled_names() and path.parent == Path():
+        return _file_error(str(path), f"no such file. The bundled grid goes by its name: {path.stem}")
+    try:
+        nearby = [other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")]
+    except (OSError, ValueError):
+        return _file_error(str(path), "no such file")
+    close = get_close_matches(path.name, nearby, n=1)
+    hint = f". Did you mean '{path.with_name(close[0])}'?" if close else ""
+    return _file_error(str(path), f"no such file{hint}")
+
+
+def _no_such_name(name: str) -> GridError:
+    return _file_error(
+        "",
+        f"unknown grid '{name}'.{did_you_mean(name, _bundled_names())} List the bundled ones with: bench ls grids; "
+        "a grid of your own is given by its path, ending in .yaml",
+    )
+
+
+def _bundled_names() -> list[str]:
+    names = (item.name for item in files("bench.grids").iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def bundled_grids() -> dict[str, str]:
+    """Every bundled grid with the first line of its comment; reads no YAML and imports nothing heavy."""
+    told = {}
+    for name in _bundled_names():
+        first = (files("bench.grids") / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
+        told[name] = first.lstrip("# ").strip() if first.startswith("#") else ""
+    return told

@@ -1,0 +1,34 @@
+"""How a training is run, whatever the method and the data set. Needs no torch, so that reading a grid stays quick."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Schedule = Literal["none", "plateau"]
+LabelSampler = Literal["shuffle", "stratified", "labelled_only"]
+
+
+class TrainSettings(BaseModel):
+    """Settings of the training loop (Adam); every value is part of a training's identity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    epochs: int = Field(default=40, ge=1, le=1_000_000, description="Robult, C.2: 40 epochs")
+    batch_size: int = Field(default=64, ge=1, le=1_000_000, description="not given: our choice (GMC code: 24)")
+    lr: float = Field(default=1e-3, gt=0, le=10, description="learning rate of Adam; Robult, C.2: 1e-3")
+    weight_decay: float = Field(default=0.0, ge=0, le=10, description="not given: none, as the GMC code")
+    clip_norm: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest gradient norm; not given: no limit (GMC code: 0.8)",
+    )
+    schedule: Schedule = Field(
+        default="none",
+        description="plateau: divide lr by 10 after 20 epochs without a better validation loss (GMC code); "
+        "not given: none",
+    )
+    label_sampler: LabelSampler = Field(
+        default="shuffle",
+        description="shuffle: as drawn; stratified: at least one labelled sample in each batch; "
+        "labelled_only: the rest is not seen; not given: our choice",
+    )
