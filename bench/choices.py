@@ -79,13 +79,14 @@ def _read_values(problems: Problems, spot: Spot, model: type[BaseModel], key: st
     values: dict[str, Any] = {}
     for item in spot.items():
         value = item.node.plain()
+        same = json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
         errors = _value_errors(model, key, item)
-        if not errors and json.dumps(value) in values:
+        if not errors and same in values:
             errors = [(item, f"{show(value)} is given twice")]
         for place, text in errors:
             problems.add(place, text)
         if not errors:
-            values[json.dumps(value)] = value
+            values[same] = value
     return tuple(values.values())
 
 

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from bench.problems import GridError, Problem, Spot
 from datasets.registry import did_you_mean
@@ -59,6 +59,12 @@ def _device(name: str) -> str:
     return name
 
 
+def _device_word(value: object) -> object:
+    if isinstance(value, str) and value not in ("auto", "cpu"):
+        raise ValueError(f"unknown devices '{value}': write auto, cpu or a list such as ['cuda:0', 'cuda:1']")
+    return value
+
+
 def _distinct(devices: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(devices)) < len(devices):
         raise ValueError("a device is given twice; 'slots' says how many trainings share one")
@@ -83,7 +89,7 @@ class Executor(BaseModel):
 
     kind: Literal["local"] = "local"
     devices: (
-        Literal["auto", "cpu"]
+        Annotated[Literal["auto", "cpu"], BeforeValidator(_device_word)]
         | Annotated[tuple[Annotated[str, AfterValidator(_device)], ...], Field(min_length=1), AfterValidator(_distinct)]
     ) = Field(default="auto", description="auto: every visible GPU, else the CPU")
     slots: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(

@@ -151,7 +151,7 @@ def describe_datasets(grid: Grid, problems: Problems) -> list[DatasetChoice]:
             problems.add(asked.spot, f"data set '{asked.label}' cannot be described: {type(error).__name__}: {error}")
             continue
         same = places.setdefault(_identity(spec), asked)
-        if same is not asked:
+        if same.key != asked.key:  # equal keys were told when the file was read
             text = f"'{asked.label}' holds the same data as '{same.label}' ({same.spot.path}): remove one"
             problems.add(asked.spot, text)
         found.append(DatasetChoice(asked.name, asked.label, asked.config, spec))

@@ -17,6 +17,12 @@ M = TypeVar("M", bound=BaseModel)
 MAX_TOLD = 50
 
 
+def _one_line(text: str) -> str:
+    """Line breaks as spaces and what a terminal would act on as escapes: a grid may come from anywhere."""
+    joined = " ".join(text.splitlines())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing to mend in a grid file."""
@@ -31,7 +37,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return ": ".join(part for part in (place, self.path, self.text) if part)
+        return _one_line(": ".join(part for part in (place, self.path, self.text) if part))
 
 
 class GridError(UserError):
@@ -217,9 +223,11 @@ def explain(errors: Iterable[Mapping[str, Any]], spot: Spot, skip: int = 0) -> l
 
 
 def _one_sentence(details: list[Mapping[str, Any]], got: Any) -> str:
-    expected = list(dict.fromkeys(noun for noun in map(_expected, details) if noun is not None))
-    if not expected:
-        return "; ".join(dict.fromkeys(map(_sentence, details)))
+    nouns = [_expected(detail) for detail in details]
+    if None in nouns:  # of a union, the member that got furthest
+        sentences = [_sentence(detail) for detail, noun in zip(details, nouns, strict=True) if noun is None]
+        return "; ".join(dict.fromkeys(sentences))
+    expected = list(dict.fromkeys(noun for noun in nouns if noun is not None))
     told = f"expected {' or '.join(expected)}, got {show(got)}"
     if expected == ["text"] and isinstance(got, int | float):
         return f"{told}: put it in quotes"

@@ -239,7 +239,9 @@ class _Dumper(yaml.SafeDumper):
 
 def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     plain = isinstance(resolve(text), str) and text != "<<"
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else "'")
+    # Line breaks of every kind survive between double quotes alone.
+    style = '"' if not text.isprintable() else None if plain else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 def _list_node(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.SequenceNode:
