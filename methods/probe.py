@@ -15,7 +15,8 @@ def fit_linear(features: Tensor, target: Tensor, task: Task, l2: Tensor) -> Tens
     """Weights (d+1, W) of the regularised linear model of the task: logistic regression, or ridge for values.
 
     Minimises the summed smooth loss of the task + l2/2 ||w||^2, bias free, in double precision by L-BFGS from
-    zero: convex and deterministic. Equal to scikit-learn's LogisticRegression(C=1/l2) and Ridge(alpha=l2).
+    zero: convex and deterministic. Equal to scikit-learn's Ridge(alpha=l2) and, for three classes and more,
+    LogisticRegression(C=1/l2); for two classes, which have two logits here and one there, C=2/l2.
 
     Args:
         features: (N, d), labelled samples only; with none the weights are zero.
@@ -29,9 +30,9 @@ def fit_linear(features: Tensor, target: Tensor, task: Task, l2: Tensor) -> Tens
         weights = torch.zeros(x.shape[1] + 1, task.width, dtype=torch.float64, device=x.device, requires_grad=True)
         solver = torch.optim.LBFGS(
             [weights],
-            max_iter=1000,
+            max_iter=500,
             history_size=20,
-            tolerance_grad=1e-8,
+            tolerance_grad=1e-7,
             tolerance_change=1e-12,
             line_search_fn="strong_wolfe",
         )

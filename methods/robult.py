@@ -433,14 +433,19 @@ class Robult(Method):
         if config.supervised:
             rows = torch.cat([complete(batch)[None], present(batch)]) & batch.labelled
             terms["sup"] = supervised_loss(outputs, batch.target, rows, self.task, config.sup_reduction)
-        pairs = self.contrast(latents, outputs, batch)
+        terms |= self.soft_pu(latents, outputs, batch)
+        if config.reconstructs:
+            terms["rec"] = self.lambda_rec * self.reconstruction(latents, present(batch))
+        return terms
+
+    def soft_pu(self, latents: Latents, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """L_lb and L_ulb, whose sum is L_PU (Robult, Eq. 4, 6, 7), each times lambda_pu."""
+        config, pairs, terms = self.config, self.contrast(latents, outputs, batch), {}
         if config.labelled_pairs:
             terms["lb"] = self.lambda_pu * pair_loss(pairs.log_v, pairs.labelled, config.pu_reduction)
         if config.unlabelled_pairs:
             weighted = pairs.weight * pairs.log_v
             terms["ulb"] = self.lambda_pu * pair_loss(weighted, pairs.unlabelled, config.pu_reduction)
-        if config.reconstructs:
-            terms["rec"] = self.lambda_rec * self.reconstruction(latents, present(batch))
         return terms
 
     def contrast(self, latents: Latents, outputs: Tensor, batch: Batch) -> Contrast:
