@@ -202,6 +202,24 @@ def _client(uri: str) -> "MlflowClient":
     return MlflowClient(tracking_uri=uri)
 
 
+def _create_sqlite(file: Path) -> None:
+    """Make a new SQLite store beside its place and put it there whole.
+
+    Several processes that open a new store at once break it, and one that is killed leaves half the tables.
+    """
+    for old in file.parent.glob(f".{file.name}.*.new*"):
+        if time.time() - old.stat().st_mtime > 60:
+            old.unlink(missing_ok=True)
+    draft = file.with_name(f".{file.name}.{os.getpid()}.new")
+    try:
+        with _plain_errors(f"sqlite:///{draft}"):
+            _client(f"sqlite:///{draft}").search_experiments(max_results=1)
+        with contextlib.suppress(FileExistsError):  # another process was first: its store serves as well
+            file.hardlink_to(draft)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def _plain_errors(uri: str) -> Iterator[None]:
     """Turn what MLflow and its transports raise into one sentence."""
@@ -242,6 +260,9 @@ class Store:
         """
         check_store(uri)
         self.uri, self.name = uri, experiment
+        file = sqlite_path(uri)
+        if file is not None and not file.exists():
+            _create_sqlite(file)
         self._client = _client(uri)
         with _plain_errors(uri):
             self.experiment_id = self._experiment(create)

@@ -188,7 +188,7 @@ def test_an_unknown_kind_of_store_is_refused() -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrackingError, match="the folder .*absent does not exist"):
+    with pytest.raises(TrackingError, match=r"the folder .*absent does not exist"):
         check_store(f"sqlite:///{tmp_path}/absent/mlflow.db")
 
 
@@ -241,7 +241,7 @@ def test_an_unknown_experiment_lists_those_there_are(uri: str, store: Store) -> 
 
 def test_an_unreachable_server_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(TrackingError, match="http://127.0.0.1:9"):
+    with pytest.raises(TrackingError, match=r"http://127\.0\.0\.1:9"):
         Store("http://127.0.0.1:9", "x")
 
 
