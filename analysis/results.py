@@ -265,7 +265,8 @@ def at_checkpoint(frame: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
             f"{did_you_mean(checkpoint, list(CHECKPOINTS))}"
         )
     frame = check_frame(frame)
-    chosen = frame[frame["checkpoint"] == checkpoint].copy()
+    # By seed, so that sums are taken in one order, and equal results give equal bytes.
+    chosen = frame[frame["checkpoint"] == checkpoint].sort_values("seed", kind="stable", ignore_index=True)
     if chosen.empty:
         others = some(sorted(frame["checkpoint"].unique()))
         raise UserError(f"there are no results of checkpoint '{checkpoint}'; there are results of: {others}.")
