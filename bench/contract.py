@@ -510,7 +510,7 @@ def _learns(subject: Subject, case: Case) -> None:
     method, batch = subject.build(case), learnable(case)
     constant = case.task.constant_output(batch.target, batch.labelled).expand(32, -1)
     floor = float(case.task.loss(constant, batch.target, batch.labelled))
-    optimiser = torch.optim.Adam(method.parameters(), lr=3e-3)
+    optimiser = torch.optim.Adam(method.parameters(), lr=3e-3, fused=True)
     reached, steps = float("inf"), 0
     while not reached < 0.5 * floor and steps < 200:
         for _ in range(20):
@@ -540,6 +540,18 @@ def _no_noise(subject: Subject, case: Case) -> None:
             raise Broken("it draws from torch's global generator")
     for name, value in first.items():
         same(second[name], value, f"{name} differs from call to call", 0.0)
+
+
+@rule("computes where its batch is", "few", "stackable")
+def _device(subject: Subject, case: Case) -> None:
+    """On the `meta` device, which has shapes but no values: tensors made elsewhere, or looked into, fail there."""
+    batch = case.batch(labels="none")
+    there = Batch(
+        {name: x.to("meta") for name, x in batch.inputs.items()}, *(column.to("meta") for column in batch[1:])
+    )
+    for name, value in every_answer(subject.build(case).to("meta"), there).items():
+        if value.device.type != "meta":
+            raise Broken(f"{name} is on another device ({value.device.type}) than the batch")
 
 
 @rule("gives equal numbers for equal seeds, others for others", "one")
