@@ -1,5 +1,6 @@
 """From a plan to results: hand trainings to free slots, outcomes to the writer, and lose nothing on the way."""
 
+import getpass
 import queue
 import subprocess
 import time
@@ -79,8 +80,9 @@ class Runner:
         self.spool = Spool(folder)
         file = sqlite_path(grid.tracking.uri)
         self._new_store = file is not None and not file.exists()
-        self.writer = Writer(lambda: Store(grid.tracking.uri, grid.name), self._open_grid, self.spool)
         self.summary = Summary(len(plan.trainings))
+        self._started_ms = int(time.time() * 1000)
+        self.writer = Writer(lambda: Store(grid.tracking.uri, grid.name), self._open_grid, self.spool)
         self._queue: deque[Training] = deque()
         self._elsewhere: deque[Training] = deque()
         self._busy: dict[int, Training] = {}
@@ -100,6 +102,9 @@ class Runner:
                     "n_trainings": str(len(self.plan.trainings)),
                     "n_cells": str(self.plan.n_cells),
                     "mlflow.note.content": grid.description or f"`bench run` of the grid {grid.name}.",
+                    "mlflow.user": getpass.getuser(),
+                    "mlflow.source.name": f"bench run {grid.file}",
+                    "mlflow.source.type": "LOCAL",
                     **git_tags(),
                 },
                 {
@@ -107,6 +112,7 @@ class Runner:
                     "grid.resolved.yaml": grid.to_yaml(),
                     "environment.json": environment_text(),
                 },
+                self._started_ms,
             )
 
     # ---- the run ------------------------------------------------------------------------------------------

@@ -346,14 +346,16 @@ class Store:
 
     # ---- writing ------------------------------------------------------------------------------------------
 
-    def open_grid(self, digest: str, tags: Mapping[str, str], files: Mapping[str, str]) -> str:
-        """The grid's run: found by the digest of its YAML, or made with its tags and text files."""
+    def open_grid(self, digest: str, tags: Mapping[str, str], files: Mapping[str, str], started_ms: int) -> str:
+        """The grid's run: found by the digest of what it asks for, or made with its tags and text files."""
         with _plain_errors(self.uri):
             for run in self._search(f"tags.stage = 'grid' AND tags.grid_digest = '{digest}'"):
                 self._client.update_run(run.info.run_id, status="RUNNING")
                 return str(run.info.run_id)
             tags = {"stage": "grid", "grid_digest": digest, **tags}
-            run = self._client.create_run(self.experiment_id, tags=tags, run_name=f"grid {self.name}")
+            run = self._client.create_run(
+                self.experiment_id, start_time=started_ms, tags=tags, run_name=f"grid {self.name}"
+            )
             for name, text in files.items():
                 self._client.log_text(run.info.run_id, text, name)
             return str(run.info.run_id)
@@ -362,8 +364,8 @@ class Store:
         with _plain_errors(self.uri):
             self._client.set_terminated(run_id, status)
 
-    def begin(self, record: Mapping[str, Any], grid_run: str) -> tuple[str, bool]:
-        """A run for a training that starts, and whether it is new.
+    def begin(self, record: Mapping[str, Any], grid_run: str, started_ms: int) -> tuple[str, bool]:
+        """A run for a training that started at `started_ms`, and whether it is new.
 
         An earlier attempt that left no finished cell is deleted; one that did is kept, to be completed.
         """
@@ -373,11 +375,12 @@ class Store:
                 return known.run_id, False
             if known is not None:
                 self._client.delete_run(known.run_id)
-            return self._create_training(record, grid_run), True
+            return self._create_training(record, grid_run, started_ms), True
 
-    def _create_training(self, record: Mapping[str, Any], grid_run: str) -> str:
+    def _create_training(self, record: Mapping[str, Any], grid_run: str, started_ms: int) -> str:
         tags = {"stage": "training", "mlflow.parentRunId": grid_run, **record["tags"], **record["training_tags"]}
-        return str(self._client.create_run(self.experiment_id, tags=tags, run_name=record["name"]).info.run_id)
+        run = self._client.create_run(self.experiment_id, start_time=started_ms, tags=tags, run_name=record["name"])
+        return str(run.info.run_id)
 
     def write(self, outcome: Outcome, grid_run: str, run_id: str | None = None, *, fresh: bool = False) -> str:
         """Write the outcome of a training; repeating it changes nothing. Returns the training's run id.
@@ -392,7 +395,8 @@ class Store:
         with _plain_errors(self.uri):
             known = None if fresh else self.known(record["training_id"]).get(record["training_id"])
             if run_id is None:
-                run_id = known.run_id if known else self._create_training(record, grid_run)
+                started_ms: int = outcome["started_ms"] if "started_ms" in outcome else outcome["ended_ms"]
+                run_id = known.run_id if known else self._create_training(record, grid_run, started_ms)
             if outcome["status"] == "failed":
                 self._write_failure(run_id, outcome)
                 return run_id
@@ -519,8 +523,3 @@ def _result_rows(run: "Run", trainings: Mapping[str, Mapping[str, str]]) -> Iter
             tags["modalities"].count("+") + 1, tags["modalities"] == training.get("full_subset"),
             tags["training_id"], run.info.run_id,
         )  # fmt: skip
-
-
-def now_ms() -> int:
-    """Wall-clock time as MLflow stores it."""
-    return int(time.time() * 1000)

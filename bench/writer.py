@@ -54,10 +54,10 @@ class Writer:
 
     def begin(self, record: Mapping[str, Any]) -> None:
         """Show a training as running."""
-        training_id = record["training_id"]
+        training_id, started_ms = record["training_id"], int(time.time() * 1000)
 
         def job(store: Store) -> None:
-            run, fresh = store.begin(record, self.grid_run)
+            run, fresh = store.begin(record, self.grid_run, started_ms)
             if fresh:
                 self._runs[training_id] = run
 

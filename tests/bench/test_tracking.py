@@ -56,7 +56,7 @@ def store(uri: str, request: pytest.FixtureRequest) -> Store:
 
 @pytest.fixture
 def grid_run(store: Store) -> str:
-    return store.open_grid("digest", {"checkpoint": "last"}, {"grid.yaml": "name: x\n"})
+    return store.open_grid("digest", {"checkpoint": "last"}, {"grid.yaml": "name: x\n"}, 10**12)
 
 
 def runs(store: Store, stage: str) -> list[Any]:
@@ -64,7 +64,7 @@ def runs(store: Store, stage: str) -> list[Any]:
 
 
 def test_a_finished_training_is_a_run_with_curves_and_a_cell_run_for_each_subset(store: Store, grid_run: str) -> None:
-    run_id, fresh = store.begin(record(), grid_run)
+    run_id, fresh = store.begin(record(), grid_run, 10**12)
     assert fresh
     assert store.known()["a" * 16].status == "RUNNING"
     store.write(finished(), grid_run, run_id, fresh=True)
@@ -151,7 +151,7 @@ def test_a_failure_keeps_its_reason_and_a_retry_takes_its_place(store: Store, gr
     store.write(failed, grid_run)
     assert store.known()["a" * 16].status == "FAILED"
     assert [row["failure"] for row in store.failures()] == ["loss term 'pu' became nan"]
-    run_id, fresh = store.begin(record(), grid_run)
+    run_id, fresh = store.begin(record(), grid_run, 10**12)
     assert fresh
     store.write(finished(), grid_run, run_id, fresh=True)
     assert store.failures() == []
@@ -160,8 +160,8 @@ def test_a_failure_keeps_its_reason_and_a_retry_takes_its_place(store: Store, gr
 
 def test_the_grid_run_is_found_again(store: Store, grid_run: str) -> None:
     store.close_run(grid_run, "KILLED")
-    assert store.open_grid("digest", {}, {}) == grid_run
-    assert store.open_grid("another", {}, {}) != grid_run
+    assert store.open_grid("digest", {}, {}, 10**12) == grid_run
+    assert store.open_grid("another", {}, {}, 10**12 + 1) != grid_run
     latest = store.latest_grid()
     assert latest is not None
     assert latest.data.tags["grid_digest"] == "another"
