@@ -72,10 +72,12 @@ class Registry(Generic[T]):
         module_name, _, class_name = path.partition(":")
         try:
             found = getattr(import_module(module_name), class_name)
-        except (ImportError, AttributeError, ValueError) as error:
+        except Exception as error:  # foreign code may raise anything while it is imported
             raise UserError(f"{self.noun} '{path}' cannot be imported: {error}.") from error
         if not (isinstance(found, type) and issubclass(found, self.base)):
             raise UserError(
                 f"{self.noun} '{path}' is not a {self.base.__name__}: it must subclass {self.base.__qualname__}."
             )
+        if missing := sorted(getattr(found, "__abstractmethods__", ())):
+            raise UserError(f"{self.noun} '{path}' is not finished: it does not define {', '.join(missing)}.")
         return found
