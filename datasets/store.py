@@ -1,0 +1,392 @@
+"""The prepared store of a file-based data set: a directory with `data.safetensors` and `card.json`.
+
+The arrays are read memory-mapped: opening a store of any size costs nothing, and all workers share its pages.
+The card says what the arrays are; the fingerprint, a hash of their content, binds the two together.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from datasets.base import SPLITS, Data, DataSpec, Part, Split
+from datasets.errors import DataError
+from datasets.tasks import TASKS, MultiClass, MultiLabel, Regression, Task
+
+FORMAT_VERSION = 1
+ARRAYS, CARD = "data.safetensors", "card.json"
+MAX_CARD_BYTES = 1 << 20
+STALE_S = 24 * 3600
+"""Age at which what a killed `prepare` left beside a store is swept away."""
+
+
+class Card(BaseModel):
+    """What `card.json` says of the arrays beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format_version: int = Field(default=FORMAT_VERSION, ge=1, le=FORMAT_VERSION)
+    name: str
+    modalities: dict[Annotated[str, Field(pattern=r"^[^+/]+$")], list[Annotated[int, Field(gt=0)]]] = Field(
+        min_length=1
+    )
+    task: dict[str, Any]
+    sizes: dict[Split, Annotated[int, Field(gt=0)]]
+    fingerprint: str
+    data_bytes: int
+    provenance: dict[str, str] = {}
+    """Where the arrays come from: source file, its hash, notes."""
+
+
+def data_home() -> Path:
+    """The folder of all prepared stores: `BENCH_DATA`, or the user's data folder of this platform."""
+    if home := os.environ.get("BENCH_DATA"):
+        return Path(home).expanduser()
+    from platformdirs import user_data_dir
+
+    return Path(user_data_dir("robult-bench", appauthor=False))
+
+
+def store_directory(name: str) -> Path:
+    """Where the store of the data set called `name` lives."""
+    return data_home() / name
+
+
+# ---- describing arrays ------------------------------------------------------------------------------------------
+
+
+def spec_of(name: str, task: Task, parts: Mapping[Split, Part]) -> DataSpec:
+    """The description of `parts`, with the fingerprint of their content."""
+    shapes = {modality: x.shape[1:] for modality, x in parts["train"].inputs.items()}
+    sizes = {split: len(parts[split]) for split in SPLITS}
+    return DataSpec(name, shapes, task, sizes, fingerprint(task, parts))
+
+
+def fingerprint(task: Task, parts: Mapping[Split, Part]) -> str:
+    """Hash of the task and of every array's name, type, shape and values, 32 hexadecimal digits."""
+    digest = hashlib.sha256(json.dumps(task.to_json(), sort_keys=True).encode())
+    for name, array in named_arrays(parts):
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()[:32]
+
+
+def named_arrays(parts: Mapping[Split, Part]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """`train/inputs/text`, ..., `train/target`, `valid/...` with their arrays, in a fixed order."""
+    for split in SPLITS:
+        for modality, x in parts[split].inputs.items():
+            yield f"{split}/inputs/{modality}", x
+        yield f"{split}/target", parts[split].target
+
+
+def content_problems(spec: DataSpec, parts: Mapping[Split, Part]) -> list[str]:
+    """What is wrong with arrays that claim to be `spec`, a sentence each: types, shapes, NaN, label ranges."""
+    problems = []
+    expected = _expected_arrays(spec)
+    if odd := expected.keys() ^ dict(named_arrays(parts)).keys():
+        return [f"{min(odd)} is not in both the arrays and their description."]
+    for name, array in named_arrays(parts):
+        dtype, shape = expected[name]
+        if array.dtype != dtype or array.shape != shape:
+            problems.append(f"{name} is {array.dtype} {array.shape}, expected {dtype} {shape}.")
+        elif array.dtype.kind == "f" and (broken := int(array.size - np.isfinite(array).sum())):
+            problems.append(f"{name} has {broken} values that are NaN or infinite.")
+        elif name.endswith("/target") and (problem := _label_problem(spec.task, array)):
+            problems.append(f"{name} {problem}.")
+    return problems
+
+
+def _label_problem(task: Task, target: NDArray[Any]) -> str | None:
+    """How the targets leave the task's range, as the rest of a sentence."""
+    low, high = target.min(), target.max()
+    if isinstance(task, MultiClass) and not (low >= 0 and high < task.n_classes):
+        return f"has classes {low} to {high}, expected 0 to {task.n_classes - 1}"
+    if isinstance(task, Regression) and not (low >= task.low and high <= task.high):
+        return f"has values {low:g} to {high:g}, expected {task.low:g} to {task.high:g}"
+    if isinstance(task, MultiLabel) and not np.isin(target, (0, 1)).all():
+        return "has indicators other than 0 and 1"
+    return None
+
+
+def _expected_arrays(spec: DataSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Array name -> (type, shape) that a store of `spec` holds."""
+    labels = (spec.task.width,) if isinstance(spec.task, MultiLabel) else ()
+    target_type = np.dtype(np.int64 if isinstance(spec.task, MultiClass) else np.float32)
+    expected: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+    for split in SPLITS:
+        for modality, shape in spec.modalities.items():
+            expected[f"{split}/inputs/{modality}"] = (np.dtype(np.float32), (spec.sizes[split], *shape))
+        expected[f"{split}/target"] = (target_type, (spec.sizes[split], *labels))
+    return expected
+
+
+# ---- writing ----------------------------------------------------------------------------------------------------
+
+
+def write_store(
+    directory: Path, spec: DataSpec, parts: Mapping[Split, Part], provenance: Mapping[str, str] | None = None
+) -> None:
+    """Write a store whole or not at all; one that holds the same content already is left alone.
+
+    The files go to a folder beside `directory`, are flushed to the disk, and then take its place.
+
+    Args:
+        directory: where the store goes; replaced when it is a store, refused when it holds anything else.
+        spec: what the arrays are, with their content's fingerprint (`spec_of`).
+        parts: the arrays.
+        provenance: where they come from, for the card.
+
+    Raises:
+        DataError: the arrays are not what `spec` says, or `directory` is in other use or cannot be written.
+    """
+    if problems := content_problems(spec, parts):
+        raise DataError(f"data set '{spec.name}' is not written: {problems[0]}{_and_more(problems)}")
+    if spec.fingerprint != fingerprint(spec.task, parts):
+        raise DataError(f"data set '{spec.name}' is not written: its arrays do not have the fingerprint of its spec.")
+    try:
+        directory = directory.resolve()  # a link stays, what it points to is replaced
+        _refuse_foreign_folder(directory)
+        if _holds(directory, spec):
+            return
+        _sweep_stale(directory)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
+        try:
+            _write_files(staging, spec, parts, provenance or {})
+            _take_place(staging, directory)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"store {directory} cannot be written: {error.strerror or error}.") from error
+
+
+def _write_files(staging: Path, spec: DataSpec, parts: Mapping[Split, Part], provenance: Mapping[str, str]) -> None:
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in named_arrays(parts)}
+    save_file(arrays, staging / ARRAYS, metadata={"fingerprint": spec.fingerprint})
+    card = Card(
+        name=spec.name,
+        modalities={name: list(shape) for name, shape in spec.modalities.items()},
+        task=spec.task.to_json(),
+        sizes=dict(spec.sizes),
+        fingerprint=spec.fingerprint,
+        data_bytes=(staging / ARRAYS).stat().st_size,
+        provenance=dict(provenance),
+    )
+    (staging / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    staging.chmod(0o755)  # a store is for everyone who may enter its parent; the defaults here are private
+    (staging / ARRAYS).chmod(0o644)
+    for path in (staging / ARRAYS, staging / CARD, staging):
+        _flush(path)
+
+
+def _take_place(staging: Path, directory: Path) -> None:
+    """Move the finished folder to its place; a store that is there steps aside first and is then removed."""
+    while True:  # another writer may fill the place again in between
+        try:
+            staging.rename(directory)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        aside = Path(mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
+        with suppress(FileNotFoundError):
+            directory.rename(aside)
+        shutil.rmtree(aside)
+    _flush(directory.parent)
+
+
+def _flush(path: Path) -> None:
+    """Force a file, or a folder's list of files, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _refuse_foreign_folder(directory: Path) -> None:
+    try:
+        foreign = sorted({entry.name for entry in directory.iterdir()} - {ARRAYS, CARD})
+    except NotADirectoryError:
+        foreign = [directory.name]
+    except FileNotFoundError:
+        foreign = []
+    if foreign:
+        raise DataError(
+            f"{directory} is not a store and is not overwritten: it holds '{foreign[0]}'. Name another folder."
+        )
+
+
+def _holds(directory: Path, spec: DataSpec) -> bool:
+    """Whether a sound store of this content is there already."""
+    try:
+        return read_spec(directory) == spec and not verify_store(directory)
+    except DataError:
+        return False
+
+
+def _sweep_stale(directory: Path) -> None:
+    """Remove what killed writers of this store left behind long enough ago that none can still be at work."""
+    for left in directory.parent.glob(f".{directory.name}.*.tmp"):
+        with suppress(FileNotFoundError):  # its writer has just moved it
+            if time.time() - left.stat().st_mtime > STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------
+
+
+def read_spec(directory: Path) -> DataSpec:
+    """What the store holds, from its card alone.
+
+    Raises:
+        DataError: there is no store, its card is damaged, or a newer version of the suite wrote it.
+    """
+    card = read_card(directory)
+    return DataSpec(
+        name=card.name,
+        modalities={name: tuple(shape) for name, shape in card.modalities.items()},
+        task=_read_task(directory, card),
+        sizes={split: card.sizes[split] for split in SPLITS},
+        fingerprint=card.fingerprint,
+    )
+
+
+def read_card(directory: Path) -> Card:
+    """The card of the store in `directory`; raises as `read_spec`."""
+    path = directory / CARD
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_CARD_BYTES + 1)
+    except FileNotFoundError:
+        raise DataError(
+            f"data set '{directory.name}' is not prepared: there is no store in {directory}. {_remedy(directory)}"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    if len(text) > MAX_CARD_BYTES:
+        raise _damaged(path, "is larger than a card can be")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, "is not JSON") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise DataError(
+            f"{path} has format version {version}, this suite reads up to {FORMAT_VERSION}: update robult-bench, "
+            f"or prepare the data set again."
+        )
+    try:
+        card = Card.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise _damaged(path, f"is not a store's card ({where}: {first['msg']})") from error
+    if set(card.sizes) != set(SPLITS):
+        raise _damaged(path, f"lacks a size for each of {', '.join(SPLITS)}")
+    return card
+
+
+def _read_task(directory: Path, card: Card) -> Task:
+    kind = card.task.get("kind")
+    fields = {key: value for key, value in card.task.items() if key != "kind"}
+    if not isinstance(kind, str) or kind not in TASKS:
+        raise _damaged(directory / CARD, f"has an unknown task kind {kind!r}, expected one of {', '.join(TASKS)}")
+    try:
+        task: Task = TypeAdapter(TASKS[kind]).validate_python(fields)
+    except ValidationError as error:
+        raise _damaged(directory / CARD, f"has a task that is not a {kind} task") from error
+    if task.to_json() != card.task:
+        raise _damaged(directory / CARD, f"has a task that is not a {kind} task")
+    return task
+
+
+def read_store(directory: Path) -> Data:
+    """The arrays of the store, memory-mapped: nothing is read before it is used, and writes never reach the file.
+
+    Only what is quick is checked here: the card, the file's length, header, names, types and shapes.
+    `verify_store` reads everything.
+
+    Raises:
+        DataError: as `read_spec`, or the arrays are truncated, damaged or not those of the card.
+    """
+    spec, card = read_spec(directory), read_card(directory)
+    arrays = _map_arrays(directory, card)
+    expected = _expected_arrays(spec)
+    path = directory / ARRAYS
+    if odd := set(arrays) ^ set(expected):
+        raise _damaged(path, f"does not hold the arrays of its card ('{min(odd)}')")
+    for name, (dtype, shape) in expected.items():
+        if arrays[name].dtype != dtype or arrays[name].shape != shape:
+            found = f"{arrays[name].dtype} {arrays[name].shape}"
+            raise _damaged(path, f"has {name} as {found}, its card says {dtype} {shape}")
+    parts = {
+        split: Part(
+            {modality: arrays[f"{split}/inputs/{modality}"] for modality in spec.modalities}, arrays[f"{split}/target"]
+        )
+        for split in SPLITS
+    }
+    return Data(spec, parts)
+
+
+def _map_arrays(directory: Path, card: Card) -> dict[str, NDArray[Any]]:
+    """Every array of the file, as views of one private memory map."""
+    from safetensors import SafetensorError, safe_open
+
+    path = directory / ARRAYS
+    try:
+        size = path.stat().st_size
+        if size != card.data_bytes:
+            what = "is truncated" if size < card.data_bytes else "has grown"
+            raise _damaged(path, f"{what}: {size} bytes, its card says {card.data_bytes}")
+        # "pt" maps the file (private, so that writes stay in memory); "np" would copy every array.
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("fingerprint") != card.fingerprint:
+                raise _damaged(path, "has another fingerprint than its card: the two files are not from one store")
+            return {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except FileNotFoundError:
+        raise _damaged(path, "is missing") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (SafetensorError, TypeError) as error:  # TypeError: a type that NumPy does not know
+        raise _damaged(path, "is not a safetensors file of a store") from error
+
+
+def verify_store(directory: Path) -> list[str]:
+    """Read everything and list what is wrong, a sentence each; an empty list means the store is sound.
+
+    Digest, types, shapes, NaN and infinities, label ranges, truncation.
+    """
+    try:
+        data = read_store(directory)
+    except DataError as error:
+        return [str(error)]
+    problems = content_problems(data.spec, data.parts)
+    if fingerprint(data.spec.task, data.parts) != data.spec.fingerprint:
+        problems.append(f"the values in {directory / ARRAYS} have changed: they do not have the card's fingerprint.")
+    return problems
+
+
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"{path} {what}. {_remedy(path.parent)}")
+
+
+def _remedy(directory: Path) -> str:
+    return f"Prepare it with: bench data prepare {directory.name} --from PATH"
+
+
+def _and_more(problems: list[str]) -> str:
+    return f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
