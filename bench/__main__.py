@@ -18,6 +18,9 @@ def _run() -> int:
         return 2
     from datasets.errors import UserError
 
+    # A user's own method may lie in the working directory: `my_method:MyMethod`. Last, so that it shadows nothing.
+    if not any(Path(place or ".").absolute() == Path.cwd() for place in sys.path):
+        sys.path.append(str(Path.cwd()))
     try:
         from bench.cli import app
 

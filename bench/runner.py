@@ -87,6 +87,7 @@ class Runner:
         self._elsewhere: deque[Training] = deque()
         self._busy: dict[int, Training] = {}
         self._unspooled: dict[str, Outcome] = {}
+        self._warned: set[str] = set()
         self._peer_seen = False
         self._next_poll = 0.0
 
@@ -257,6 +258,14 @@ class Runner:
         self._account(training, outcome)
         self.writer.finish(outcome)
         self.display.ended(slot, training, outcome)
+        self._warn(training, outcome.get("warning"))
+
+    def _warn(self, training: Training, warning: str | None) -> None:
+        """Say once for each data set and label ratio what a training found odd about its labels."""
+        text = f"warning: {training.dataset.label}: {warning}"
+        if warning and text not in self._warned:
+            self._warned.add(text)
+            self.display.note(text)
 
     def _death(self, training: Training, reason: str) -> Outcome:
         stamp = int(time.time() * 1000)

@@ -207,9 +207,6 @@ def _create_sqlite(file: Path) -> None:
 
     Several processes that open a new store at once break it, and one that is killed leaves half the tables.
     """
-    for old in file.parent.glob(f".{file.name}.*.new*"):
-        if time.time() - old.stat().st_mtime > 60:
-            old.unlink(missing_ok=True)
     draft = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:
         with _plain_errors(f"sqlite:///{draft}"):
@@ -218,6 +215,16 @@ def _create_sqlite(file: Path) -> None:
             file.hardlink_to(draft)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _remove_drafts(file: Path) -> None:
+    """Remove drafts of a store whose makers were killed; SQLite's journals of them too."""
+    import psutil
+
+    for draft in file.parent.glob(f".{file.name}.*.new*"):
+        pid = draft.name.removeprefix(f".{file.name}.").partition(".")[0]
+        if not (pid.isdigit() and psutil.pid_exists(int(pid))):
+            draft.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -261,8 +268,10 @@ class Store:
         check_store(uri)
         self.uri, self.name = uri, experiment
         file = sqlite_path(uri)
-        if file is not None and not file.exists():
-            _create_sqlite(file)
+        if file is not None:
+            _remove_drafts(file)
+            if not file.exists():
+                _create_sqlite(file)
         self._client = _client(uri)
         with _plain_errors(uri):
             self.experiment_id = self._experiment(create)
@@ -436,6 +445,8 @@ class Store:
             profile=json.dumps(data["sizes"]),
         )
         self._client.log_inputs(run_id, [DatasetInput(dataset)])
+        if outcome.get("warning"):
+            self._client.set_tag(run_id, "warning", outcome["warning"][:4000])
 
     def _write_cells(self, training_run: str, outcome: Outcome, there: Mapping[str, str], known: Known | None) -> None:
         """Make the cell runs that are missing, complete those cut short, leave the finished ones alone."""

@@ -19,7 +19,7 @@ from bench.plan import Training
 from datasets.base import Data, DataSpec, Part
 from datasets.batch import Batch, make_batch
 from datasets.errors import UserError
-from datasets.labels import label_mask
+from datasets.labels import label_mask, label_warning
 from datasets.seeds import generator, seed_of
 from methods.base import Method
 from methods.registry import METHODS
@@ -46,6 +46,8 @@ class Result:
     """Modality subset -> checkpoint (`last`, `best`) -> test metrics."""
     best_epoch: int
     """1-based; 0 for a method without epochs."""
+    warning: str | None
+    """What a person should know about the labels, if anything."""
     cost: Row
 
 
@@ -110,14 +112,11 @@ class Trainer:
         self.steps = len(self.parts["train"]) // self.batch_size
 
     def _label_mask(self) -> NDArray[np.bool_]:
-        target = torch.as_tensor(np.ascontiguousarray(self.parts["train"].truth))
-        return label_mask(
-            self.task.groups(target).numpy(),
-            self.training.label_ratio,
-            dataset=self.spec.fingerprint,
-            seed=self.training.seed,
-            at_least_one=self.task.kind != "multilabel",
-        )
+        """Which training labels are visible; sets `warning` where classes get more than their share."""
+        groups = self.task.groups(torch.as_tensor(np.ascontiguousarray(self.parts["train"].truth))).numpy()
+        ratio, one_each = self.training.label_ratio, self.task.kind != "multilabel"
+        self.warning = label_warning(groups, ratio) if one_each else None
+        return label_mask(groups, ratio, dataset=self.spec.fingerprint, seed=self.training.seed, at_least_one=one_each)
 
     # ---- training -----------------------------------------------------------------------------------------
 
@@ -146,7 +145,8 @@ class Trainer:
                 best_state = {key: value.clone() for key, value in self.method.state_dict().items()}
         trained_s = time.perf_counter() - started
         cells = self._evaluate(best_state if best_epoch != len(curves) else None)
-        return Result(curves, cells, best_epoch, self._cost(trained_s, time.perf_counter() - started))
+        cost = self._cost(trained_s, time.perf_counter() - started)
+        return Result(curves, cells, best_epoch, self.warning, cost)
 
     def _epochs(self) -> Iterator[Row]:
         """Train epoch by epoch, yielding each one's row."""

@@ -95,6 +95,7 @@ def _train(training: Training) -> Outcome:
         "curves": result.curves,
         "cells": result.cells,
         "best_epoch": result.best_epoch,
+        "warning": result.warning,
         "cost": result.cost,
     }
 
