@@ -194,19 +194,6 @@ def test_predict_takes_the_fused_branch_or_the_mean_of_the_unimodal_ones(task: T
     torch.testing.assert_close(scale(predicted[2:]), scale(outputs[2, 2:]))
 
 
-@pytest.mark.parametrize(("how", "expected"), [("logit_mean", 1.0), ("prob_mean", None)])
-def test_late_fusion_of_three_modalities(how: Any, expected: float | None) -> None:
-    from methods.fusion import late_fusion
-
-    single = torch.tensor([[[2.0, 0.0]], [[0.0, 0.0]], [[50.0, -50.0]]])  # (M, B, W)
-    fused = late_fusion(torch.zeros(1, 2), single, torch.tensor([[True, True, False]]), Binary(), how)
-    if expected is not None:
-        assert fused.tolist() == [[expected, 0.0]]
-    else:
-        mean = (torch.tensor([2.0, 0.0]).softmax(-1) + 0.5) / 2
-        torch.testing.assert_close(fused.softmax(-1)[0], mean)
-
-
 def test_embeddings_are_named_and_of_norm_one() -> None:
     embedded = robult().embed(batch_of())
     assert list(embedded) == ["s", "z/text", "z/image", "u/text", "u/image"]
