@@ -214,12 +214,12 @@ def list_data(*, as_json: bool) -> int:
 def prepare_data(name: str, source: Path) -> int:
     """`bench data prepare`."""
     from datasets.catalog import DATASETS
-    from datasets.store import data_home
+    from datasets.store import store_directory
 
     cls = DATASETS.get(name)
     if not source.exists():
         raise DataError(f"{source} does not exist: --from takes the raw file or folder of '{name}'.")
-    store = data_home() / name
+    store = store_directory(name)
     cls.prepare(source, store)
     spec = cls().spec()
     sizes = ", ".join(f"{spec.sizes[split]} {split}" for split in ("train", "valid", "test"))
@@ -230,10 +230,10 @@ def prepare_data(name: str, source: Path) -> int:
 def verify_data(name: str) -> int:
     """`bench data verify`: exit code 1 and every problem when something is wrong."""
     from datasets.catalog import DATASETS
-    from datasets.store import data_home, verify_store
+    from datasets.store import store_directory, verify_store
 
     cls = DATASETS.get(name)
-    store = data_home() / name
+    store = store_directory(name)
     cls().spec()
     problems = verify_store(store) if store.exists() else []
     if not problems:
