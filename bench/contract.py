@@ -417,6 +417,7 @@ def _padding(subject: Subject, case: Case) -> None:
         torch.cat([batch.labelled, torch.zeros_like(filling.labelled)]),
         torch.cat([batch.available, filling.available]),
         torch.cat([batch.valid, torch.zeros_like(filling.valid)]),
+        torch.cat([batch.noise, filling.noise]),
     )
     answers = every_answer(method, padded)
     for name, value in every_answer(method, batch).items():

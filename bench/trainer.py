@@ -22,6 +22,7 @@ from datasets.errors import UserError
 from datasets.labels import label_mask, label_warning
 from datasets.seeds import generator, seed_of
 from methods.base import Method
+from methods.noise import row_keys
 from methods.registry import METHODS
 
 EVALUATION_ROWS = 8192
@@ -108,6 +109,7 @@ class Trainer:
         self.parts = {name: resident(part, device) for name, part in data.parts.items()}
         self.labelled = torch.as_tensor(self._label_mask(), device=device)
         self.method = build(training, data.spec).to(device)
+        self.noise_seed = seed_of("noise", self.spec.fingerprint, training.label_ratio, training.seed)
         self.batch_size = min(self.settings.batch_size, len(self.parts["train"]))
         self.steps = len(self.parts["train"]) // self.batch_size
 
@@ -178,9 +180,10 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         has_labels = self.labelled.cpu()
         batch = None
-        for index in self._batches(order):
+        for step, index in enumerate(self._batches(order), start=(epoch - 1) * self.steps):
             on_device = index.to(self.device)
-            batch = self.parts["train"].batch(on_device, labelled=self.labelled[on_device])
+            noise = row_keys(self.noise_seed, step, len(index), self.device)
+            batch = self.parts["train"].batch(on_device, labelled=self.labelled[on_device], noise=noise)
             terms = self.method.loss(batch)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + term.detach()

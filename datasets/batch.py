@@ -24,6 +24,8 @@ class Batch(NamedTuple):
     """(B, M) bool, True where a modality is present."""
     valid: Tensor
     """(B,) bool, False for rows that only fill the last batch."""
+    noise: Tensor
+    """(B,) int64, the key of each sample's random numbers in this step (see `methods.noise`)."""
 
 
 def hide(inputs: Mapping[str, Tensor], available: Tensor) -> dict[str, Tensor]:
@@ -42,6 +44,7 @@ def make_batch(
     labelled: Tensor | None = None,
     available: Tensor | None = None,
     valid: Tensor | None = None,
+    noise: Tensor | None = None,
 ) -> Batch:
     """A batch in which hidden inputs and targets are zero; masks left out mean "everything".
 
@@ -51,6 +54,7 @@ def make_batch(
         labelled: (B,) bool.
         available: (B, M) bool.
         valid: (B,) bool; rows that are not valid are never labelled.
+        noise: (B,) int64; left out, every key is 0.
     """
     n, device = len(target), target.device
     everything = torch.ones(n, dtype=torch.bool, device=device)
@@ -63,4 +67,5 @@ def make_batch(
         shown = hide(inputs, available)
     mask = labelled.reshape(-1, *[1] * (target.dim() - 1))
     target = torch.where(mask, target, torch.zeros((), dtype=target.dtype, device=device))
-    return Batch(shown, target, labelled, available, valid)
+    noise = torch.zeros(n, dtype=torch.int64, device=device) if noise is None else noise
+    return Batch(shown, target, labelled, available, valid, noise)

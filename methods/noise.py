@@ -1,0 +1,52 @@
+"""Random numbers without state: a hash of (sample's key, site, element), the same alone, in a stack or in a graph.
+
+Every sample of a batch carries a key (`Batch.noise`), made by `row_keys` from the replica's seed, the step and the
+row. A method names each place that draws noise by a `site` number of its own. Plain integer tensor operations, so
+they vmap, and a replica's numbers do not depend on its neighbours. Shapes: B samples.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+_LOW32 = 0xFFFFFFFF
+
+
+def _mix(x: Tensor) -> Tensor:
+    """A bijection of 32-bit words in which every input bit moves about half of the output bits (int64 in, int64 out).
+
+    The multiplications wrap around at 64 bits; the low 32 bits, all that is kept, are right all the same.
+    """
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _LOW32
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & _LOW32
+    return x ^ (x >> 16)
+
+
+def row_keys(seed: int, step: int, size: int, device: torch.device | str = "cpu") -> Tensor:
+    """Keys of the samples of one batch, (B,) int64 below 2^32; another seed, step or row gives another key."""
+    low, high = seed & _LOW32, (seed >> 32) & _LOW32
+    row = torch.arange(size, device=device)
+    return _mix((_mix((_mix((row + low) & _LOW32) + step) & _LOW32) + high) & _LOW32)
+
+
+def uniform(key: Tensor, site: int, shape: tuple[int, ...] = ()) -> Tensor:
+    """Numbers in [0, 1) with 24 bits, one block of `shape` a sample: (B,) -> (B, *shape)."""
+    element = torch.arange(math.prod(shape), device=key.device).reshape(shape)
+    start = _mix((key + 0x9E3779B9 * (site + 1)) & _LOW32).reshape(key.shape + (1,) * len(shape))
+    word = _mix((start + 0x85EBCA6B * element) & _LOW32)
+    return (word >> 8).to(torch.float32) * 2.0**-24
+
+
+def normal(key: Tensor, site: int, shape: tuple[int, ...] = ()) -> Tensor:
+    """Standard normal numbers, (B,) -> (B, *shape), by the Box-Muller transform of two uniforms."""
+    first, second = uniform(key, 2 * site, shape), uniform(key, 2 * site + 1, shape)
+    return torch.sqrt(-2.0 * torch.log1p(-first)) * torch.cos(2.0 * math.pi * second)
+
+
+def dropout(x: Tensor, p: float, key: Tensor, site: int) -> Tensor:
+    """`x` (B, ...) with each element zero with probability `p`, the others scaled by 1 / (1 - p)."""
+    if p == 0.0:
+        return x
+    kept = uniform(key, site, tuple(x.shape[1:])) >= p
+    return torch.where(kept, x / (1.0 - p), torch.zeros((), dtype=x.dtype, device=x.device))
