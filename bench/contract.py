@@ -24,6 +24,7 @@ from datasets.batch import Batch, make_batch
 from datasets.seeds import generator, seed_of
 from datasets.tasks import Binary, MultiClass, MultiLabel, Regression, Task
 from methods.base import Method, MethodConfig
+from methods.noise import row_keys
 
 TOLERANCE = 1e-5
 """Largest difference, relative to the larger of 1 and the values compared, that rounding may make."""
@@ -72,7 +73,7 @@ class Case:
         labelled = {"all": torch.ones, "half": torch.ones, "none": torch.zeros}[labels](size, dtype=torch.bool)
         if labels == "half":
             labelled[1::2] = False
-        return make_batch(inputs, targets(self.task, size, draw), labelled=labelled)
+        return make_batch(inputs, targets(self.task, size, draw), labelled=labelled, noise=row_keys(seed, 0, size))
 
     def available(self, size: int, seed: int = 0) -> Tensor:
         """A non-empty modality subset for every sample, of any kind, (B, M) bool."""
@@ -370,9 +371,10 @@ def _scalars(subject: Subject, case: Case) -> None:
 def _leaks(subject: Subject, case: Case) -> None:
     method = subject.finished(case)
     batch, available = case.batch(24), case.available(24)
-    clean = make_batch(batch.inputs, batch.target, labelled=batch.labelled, available=available)
+    masks = {"labelled": batch.labelled, "available": available, "noise": batch.noise}
+    clean = make_batch(batch.inputs, batch.target, **masks)
     dirty = hidden_among(batch, available, case.batch(24, seed=9))
-    through_data = make_batch(dirty.inputs, batch.target, labelled=batch.labelled, available=available)
+    through_data = make_batch(dirty.inputs, batch.target, **masks)
     for other, how in ((dirty, "in the batch"), (through_data, "in the data")):
         answers = every_answer(method, other)
         for name, value in every_answer(method, clean).items():
@@ -475,22 +477,33 @@ def _hostile(subject: Subject, case: Case) -> None:
 def _reaches(subject: Subject, case: Case) -> None:
     method = subject.build(case)
     declared = method.untrained()
+    names = [name for name, _ in method.named_parameters()]
+    fixed = {name for name in names if any(name == prefix or name.startswith(f"{prefix}.") for prefix in declared)}
     batch = case.batch(33)  # 17 labelled: with an even number the signs of an L1 loss may cancel at a bias
-    for name, value in gradients(method, batch).items():
-        fixed = any(name == prefix or name.startswith(f"{prefix}.") for prefix in declared)
-        moves = bool(value.abs().sum() > 0)
-        if not moves and not fixed:
+    moved: set[str] = set()
+    for step in range(8):  # a method that drops modalities by chance may need more than one batch
+        noise = row_keys(0, step, 33)
+        moved |= {name for name, g in gradients(method, batch._replace(noise=noise)).items() if g.abs().sum() > 0}
+        if moved | fixed == set(names):
+            break
+    for name in names:
+        if name not in moved | fixed:
             raise Broken(f"no gradient reaches parameter '{name}'; if that is meant, name it in `untrained`")
-        if moves and fixed:
+        if name in moved & fixed:
             raise Broken(f"`untrained` names '{name}', but the loss moves it")
 
 
 @rule("tells truly whether it needs labels", "few", "iterative")
 def _needs_labels(subject: Subject, case: Case) -> None:
-    moved = any(bool(g.abs().sum() > 0) for g in gradients(subject.build(case), case.batch(labels="none")).values())
-    if moved and subject.cls.needs_labels:
+    method, batch = subject.build(case), case.batch(labels="none")
+    moved = any(
+        bool(g.abs().sum() > 0)
+        for step in range(8)
+        for g in gradients(method, batch._replace(noise=row_keys(0, step, len(batch.target)))).values()
+    )
+    if moved and method.needs_labels:
         raise Broken("`needs_labels` is True, but a batch without labels has a gradient, which training would skip")
-    if not moved and not subject.cls.needs_labels:
+    if not moved and not method.needs_labels:
         raise Broken("a batch without labels has no gradient, so `needs_labels` must be True")
 
 

@@ -63,8 +63,6 @@ class Method(nn.Module, ABC):
     stackable: ClassVar[bool] = True
     iterative: ClassVar[bool] = True
     """False for a method that is fitted by `finish` alone, without gradient steps."""
-    needs_labels: ClassVar[bool] = False
-    """True where a batch without labels must not move the weights (purely supervised methods)."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], task: Task, config: MethodConfig) -> None:
         super().__init__()
@@ -100,6 +98,11 @@ class Method(nn.Module, ABC):
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars that tell whether training is healthy (a collapsed latent, a saturated weight); logged per epoch."""
         return {}
+
+    @property
+    def needs_labels(self) -> bool:
+        """True where a batch without labels must not move the weights (purely supervised methods, or Configs)."""
+        return False
 
     def untrained(self) -> tuple[str, ...]:
         """Names, or dotted prefixes, of the parameters that no loss term moves by design under this Config."""
