@@ -54,6 +54,10 @@ class Task(ABC):
         """Twice differentiable loss of every sample, (B, W), target -> (B,), for models fitted in closed form."""
         return self.sample_loss(output, target)
 
+    def label_smoothed_loss(self, output: Tensor, target: Tensor, smoothing: float | Tensor) -> Tensor:
+        """`sample_loss` with `smoothing` of the target spread evenly over the classes, where one of C is true."""
+        return self.sample_loss(output, target)
+
     @abstractmethod
     def probabilities(self, output: Tensor) -> Tensor:
         """Outputs on the scale on which predictions may be averaged, (B, W): probabilities, or values."""
@@ -156,6 +160,10 @@ class MultiClass(Task):
 
     def sample_loss(self, output: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(output, target, reduction="none")
+
+    def label_smoothed_loss(self, output: Tensor, target: Tensor, smoothing: float | Tensor) -> Tensor:
+        spread = -output.log_softmax(-1).mean(-1)
+        return (1 - smoothing) * self.sample_loss(output, target) + smoothing * spread
 
     def probabilities(self, output: Tensor) -> Tensor:
         return output.softmax(-1)

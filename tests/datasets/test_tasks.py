@@ -199,3 +199,16 @@ def test_an_unknown_kind_of_task_is_refused(value):
 def test_masked_mean():
     assert masked_mean(tensor([1.0, 2, 30]), tensor([True, True, False])) == 1.5
     assert masked_mean(tensor([1.0, 2]), tensor([False, False])) == 0
+
+
+def test_label_smoothing_spreads_over_classes_and_leaves_other_targets_alone() -> None:
+    logits, target = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 2])
+    task = MultiClass(n_classes=3)
+    smoothed = task.label_smoothed_loss(logits, target, 0.1)
+    assert smoothed.tolist() == pytest.approx([0.3365, 1.5181], abs=1e-4)  # torch's own cross_entropy
+    assert smoothed.mean().item() == pytest.approx(0.927312, abs=1e-5)
+    expected = torch.nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=0.3)
+    torch.testing.assert_close(task.label_smoothed_loss(logits, target, torch.tensor(0.3)), expected)
+    torch.testing.assert_close(task.label_smoothed_loss(logits, target, 0.0), task.sample_loss(logits, target))
+    value, output = torch.tensor([1.0, -2.0]), torch.tensor([[0.5], [0.5]])
+    assert torch.equal(Regression().label_smoothed_loss(output, value, 0.1), Regression().sample_loss(output, value))
