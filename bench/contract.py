@@ -527,9 +527,11 @@ def _learns(subject: Subject, case: Case) -> None:
     optimiser = torch.optim.Adam(method.parameters(), lr=3e-3, fused=True)
     reached, steps = float("inf"), 0
     while not reached < 0.5 * floor and steps < 200:
-        for _ in range(20):
+        for step in range(steps, steps + 20):
             optimiser.zero_grad()
-            total(method.train().loss(batch)).backward()  # type: ignore[no-untyped-call]
+            drawn = batch._replace(noise=row_keys(0, step, 32))  # anew in each step, as in training
+            terms = method.train().loss(drawn)
+            total(terms).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         steps += 20
         with torch.no_grad():
