@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datasets.errors import UserError
-from datasets.registry import did_you_mean
+from datasets.errors import UserError, did_you_mean
 
 TEXT = ("dataset", "modalities", "method", "checkpoint", "metric", "training_id", "run_id")
 NUMBERS = ("label_ratio", "value")

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from bench.grid import Entry
 from bench.problems import Problems, Spot, check, explain, listing, show
-from datasets.registry import Registry, did_you_mean
+from datasets.errors import did_you_mean
+from datasets.registry import Registry
 
 C_co = TypeVar("C_co", bound=BaseModel, covariant=True)
 M = TypeVar("M", bound=BaseModel)

@@ -186,6 +186,20 @@ def data_verify(
 
 
 @app.command()
+def check(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="A name, or my_package.my_module:MyMethod.")],
+    as_json: JsonOption = False,
+) -> int:
+    """Hold a method to the contract: shapes, subsets, leaks, hostile batches, stacking. Exit code 1 when it breaks.
+
+    Example: bench check my_package.my_module:MyMethod
+    """
+    from bench.commands import check_method
+
+    return check_method(method, as_json=as_json)
+
+
+@app.command()
 def doctor(tracking_uri: UriOption = None, as_json: JsonOption = False) -> int:
     """Say what is wrong with this installation and how to mend it. Exit code 1 when something is.
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,25 @@ def serve_ui(tracking_uri: str | None, port: int) -> int:
         return subprocess.call([sys.executable, "-m", "mlflow", *words])
     except KeyboardInterrupt:
         return 0
+
+
+# ---- bench check ------------------------------------------------------------------------------------------
+
+
+def check_method(name: str, *, as_json: bool) -> int:
+    """`bench check`: every rule of the contract, one line each."""
+    from bench.contract import run_contract
+    from methods.registry import METHODS
+
+    results = run_contract(METHODS.get(name))
+    if as_json:
+        print(json.dumps([asdict(result) for result in results], indent=2))
+    else:
+        for result in results:
+            print(f"{'ok    ' if result.ok else 'BROKEN'}  {result.name}{'' if result.ok else f': {result.message}'}")
+    broken = sum(not result.ok for result in results)
+    _tell(f"{name}: {len(results) - broken} of {len(results)} rules hold.")
+    return int(broken > 0)
 
 
 # ---- bench data -------------------------------------------------------------------------------------------

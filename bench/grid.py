@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from bench.problems import GridError, Problem, Spot
-from datasets.registry import did_you_mean
+from datasets.errors import did_you_mean
 
 if TYPE_CHECKING:  # they need torch, which a listing of grids should not wait for
     from bench.choices import Asked

@@ -26,8 +26,8 @@ from bench.settings import TrainSettings
 from bench.yaml_lines import YamlError, read_yaml
 from datasets.base import DataConfig
 from datasets.catalog import DATASETS
-from datasets.errors import UserError
-from datasets.registry import Registry, did_you_mean
+from datasets.errors import UserError, did_you_mean
+from datasets.registry import Registry
 from methods.base import MethodConfig
 from methods.registry import METHODS
 

@@ -14,8 +14,7 @@ from bench.settings import TrainSettings
 from bench.yaml_lines import Node
 from datasets.base import DataConfig, DataSpec
 from datasets.catalog import DATASETS
-from datasets.errors import UserError
-from datasets.registry import did_you_mean
+from datasets.errors import UserError, did_you_mean
 from methods.base import MethodConfig
 from methods.registry import METHODS
 

@@ -9,8 +9,7 @@ from pydantic import BaseModel
 from pydantic_core.core_schema import ErrorType
 
 from bench.yaml_lines import Node
-from datasets.errors import UserError
-from datasets.registry import did_you_mean
+from datasets.errors import UserError, did_you_mean
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -1,4 +1,6 @@
-"""The one kind of exception whose text is written for the person at the keyboard."""
+"""What is written for the person at the keyboard: the one kind of exception they see, and hints at what they meant."""
+
+from difflib import get_close_matches
 
 
 class UserError(Exception):
@@ -14,3 +16,9 @@ class DataError(UserError):
     """A data file or store that is absent, damaged or not what it claims to be."""
 
     exit_code = 1
+
+
+def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """` Did you mean 'x'?` with a leading space, or nothing when no known name is close."""
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" Did you mean '{close[0]}'?" if close else ""

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from datasets.errors import UserError
+from datasets.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
@@ -19,12 +18,6 @@ class Entry:
 
     path: str
     summary: str
-
-
-def did_you_mean(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """` Did you mean 'x'?` with a leading space, or nothing when no known name is close."""
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f" Did you mean '{close[0]}'?" if close else ""
 
 
 class Registry(Generic[T]):

@@ -5,7 +5,6 @@ processes, no scheduler, no tracking) for overhead, one slot for two. Figures ar
 """
 
 import argparse
-import multiprocessing
 import os
 import statistics
 import subprocess
@@ -92,38 +91,22 @@ def large_grid() -> None:
 # ---- running ----------------------------------------------------------------------------------------------
 
 
-def _bare(grid: str, part: int, n_parts: int, out: "multiprocessing.SimpleQueue[tuple[float, float]]") -> None:
-    """Train every `n_parts`-th training of a grid with nothing around it; tell when it began and ended."""
-    import torch
-
-    from bench.grid import load_grid
-    from bench.plan import make_plan
-    from bench.trainer import Trainer
-    from datasets.catalog import DATASETS
-
-    torch.set_num_threads(1)
-    trainings = make_plan(load_grid(grid)).trainings
-    data = {t.dataset.label: DATASETS.get(t.dataset.name)(t.dataset.config).load() for t in trainings[:40]}
-    started = time.time()
-    for training in trainings[part::n_parts]:
-        Trainer(training, data[training.dataset.label]).run()
-    out.put((started, time.time()))
-
-
 def bare_seconds(grid: str, n_parts: int) -> float:
     """Wall time of the bare loops of a grid in `n_parts` processes, from the first step to the last, shared evenly.
 
     The mean end, not the last: how well a fixed deal of trainings happens to balance is no merit of a scheduler.
     """
-    context = multiprocessing.get_context("spawn")
-    out: multiprocessing.SimpleQueue[tuple[float, float]] = context.SimpleQueue()
-    processes = [context.Process(target=_bare, args=(grid, part, n_parts, out)) for part in range(n_parts)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    spans = [out.get() for _ in processes]
-    return statistics.mean(end - start for start, end in spans)
+    words = [sys.executable, "-m", "tests.benchmarks.bare", grid]
+    processes = [
+        subprocess.Popen([*words, str(part), str(n_parts)], stdout=subprocess.PIPE, text=True, env=one_thread())
+        for part in range(n_parts)
+    ]
+    told = [process.communicate()[0].split() for process in processes]
+    return statistics.mean(float(end) - float(start) for start, end in told)
+
+
+def one_thread() -> dict[str, str]:
+    return dict(os.environ) | {"OMP_NUM_THREADS": "1"}
 
 
 def run_seconds(grid: str, slots: int | None = None) -> tuple[float, float, float]:

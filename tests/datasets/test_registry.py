@@ -8,8 +8,8 @@ import pytest
 from datasets.base import DataSet
 from datasets.catalog import DATASETS
 from datasets.digits import Digits
-from datasets.errors import UserError
-from datasets.registry import Registry, did_you_mean
+from datasets.errors import UserError, did_you_mean
+from datasets.registry import Registry
 
 
 def plugin_registry(monkeypatch, **plugins):
