@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import MethodConfig, hyper
+from methods.encoders.layers import Residual, mlp
 
 FC = Literal["table5", "plain"]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -36,32 +36,6 @@ def cannot_encode(shapes: Shapes) -> str | None:
         if len(shape) != 1:
             return f"takes vectors only so far; modality '{name}' is a sequence {tuple(shape)}"
     return None
-
-
-def unit(x: Tensor) -> Tensor:
-    """`x` scaled to norm 1 along its last axis; a zero vector stays zero."""
-    return F.normalize(x, dim=-1, eps=1e-12)
-
-
-def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Two fully connected layers with a ReLU between them."""
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
-
-
-class Residual(nn.Module):
-    """q + L(ReLU(L(q))), width kept (GMC code, the block of its head and of its joint processor)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.branch = mlp(width, width, width)
-
-    def forward(self, q: Tensor) -> Tensor:
-        return q + self.branch(q)  # type: ignore[no-any-return]
-
-
-def residual_head(latent: int, outputs: int) -> nn.Sequential:
-    """Classifier or regressor (..., d) -> (..., C): a residual block, then one linear layer (GMC code)."""
-    return nn.Sequential(Residual(latent), nn.Linear(latent, outputs))
 
 
 def projector(shape: tuple[int, ...], latent: int, fc: FC) -> nn.Module:
