@@ -208,7 +208,7 @@ def test_an_honest_method_keeps_every_rule_on_vectors_and_sequences() -> None:
         ),
         (Idle, "moves every parameter it does not declare untrained", "no gradient reaches parameter 'spare.weight'"),
         (Slander, "moves every parameter it does not declare untrained", "`untrained` names 'heads.0.1.weight'"),
-        (Stubborn, "fits 32 samples", "after 200 steps on 32 labelled samples its loss is"),
+        (Stubborn, "fits 32 samples", "after 400 steps on 32 labelled samples its loss is"),
         (Noisy, "draws no random numbers of its own", "it draws from torch's global generator"),
         (Forgetful, "is saved and restored", "predict differs after saving and restoring"),
         (Branching, "trains in a stack as it trains alone", "raised"),
