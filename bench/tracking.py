@@ -191,11 +191,11 @@ def _client(uri: str) -> "MlflowClient":
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
         "GIT_PYTHON_REFRESH": "quiet",
-        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     }.items():
         os.environ.setdefault(key, value)
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # it prints tracebacks of what is raised, and told, anyway
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
@@ -245,7 +245,9 @@ def _plain_errors(uri: str) -> Iterator[None]:
             raise TrackingError(
                 f"tracking server {uri} refuses the login: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
             ) from error
-        transient = ("locked", "Max retries", "timed out", "Connection", "disk is full", "disk I/O", "temporarily")
+        if "disk is full" in str(error) or "No space left" in str(error):
+            raise StoreUnreachable(f"tracking store {uri}: the disk is full; make room.") from error
+        transient = ("locked", "Max retries", "timed out", "Connection", "disk I/O", "temporarily")
         kind = StoreUnreachable if any(word in str(error) for word in transient) else TrackingError
         raise kind(f"tracking store {uri} does not take the request: {text}") from error
     except OSError as error:  # requests' ConnectionError among them
