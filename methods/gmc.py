@@ -90,26 +90,26 @@ class GMC(Method):
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], task: Task, config: GMCConfig) -> None:
         super().__init__(shapes, task, config)
-        d = config.latent
-        self.processors = nn.ModuleList(projector(shape, d, config.fc) for shape in shapes.values())
-        self.joint_processor = joint_encoder(shapes, d, config.fc)
+        d = config.latent_for(shapes)
+        self.processors = nn.ModuleList(projector(shape, d, config) for shape in shapes.values())
+        self.joint_processor = joint_encoder(shapes, d, config)
         self.encoder = nn.Linear(d, d)
         self.head = residual_head(d, task.width)
         self.hyper_buffers("tau")
 
     @classmethod
     def refuses(cls, spec: DataSpec, config: MethodConfig) -> str | None:
-        return cannot_encode(spec.modalities)
+        return cannot_encode(spec.modalities, config)
 
-    def encode(self, xs: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """M inputs (B, D_i) -> joint embedding (B, d) and unimodal ones (M, B, d), all of norm 1."""
-        processed = [self.joint_processor(xs), *(p(x) for p, x in zip(self.processors, xs, strict=True))]
+    def encode(self, xs: list[Tensor], noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """M inputs (B, ...), noise keys (B,) -> joint embedding (B, d) and unimodal ones (M, B, d), all of norm 1."""
+        processed = [self.joint_processor(xs, noise), *(p(x) for p, x in zip(self.processors, xs, strict=True))]
         embedded = unit(self.encoder(torch.stack(processed)))  # (M+1, B, d)
         return embedded[0], embedded[1:]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """`con` on all samples and `sup` on labelled ones, both only where every modality is there."""
-        joint, single = self.encode(shown(batch))
+        joint, single = self.encode(shown(batch), batch.noise)
         contrast = joint_negatives_contrast if self.config.joints_as_negatives else geometric_contrast
         whole = complete(batch)
         return {
@@ -119,7 +119,7 @@ class GMC(Method):
 
     def predict(self, batch: Batch) -> Tensor:
         """The head on the joint embedding, or on the mean embedding of the modalities that are there."""
-        joint, single = self.encode(shown(batch))
+        joint, single = self.encode(shown(batch), batch.noise)
         mean = mean_available(single, batch.available)
         if self.config.renorm_mean:
             mean = unit(mean)
@@ -128,5 +128,5 @@ class GMC(Method):
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """`s`, the joint embedding, and `z/<modality>`, all of norm 1."""
-        joint, single = self.encode(shown(batch))
+        joint, single = self.encode(shown(batch), batch.noise)
         return {"s": joint} | {f"z/{name}": z for name, z in zip(self.modalities, single, strict=True)}

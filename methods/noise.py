@@ -38,6 +38,12 @@ def uniform(key: Tensor, site: int, shape: tuple[int, ...] = ()) -> Tensor:
     return (word >> 8).to(torch.float32) * 2.0**-24
 
 
+def split(key: Tensor, site: int, count: int) -> Tensor:
+    """`count` keys in place of each, for as many networks that run as one: (B,) -> (count, B) int64 below 2^32."""
+    start = _mix((key + 0x9E3779B9 * (site + 1)) & _LOW32)
+    return _mix((start + 0x85EBCA6B * torch.arange(count, device=key.device)[:, None]) & _LOW32)
+
+
 def normal(key: Tensor, site: int, shape: tuple[int, ...] = ()) -> Tensor:
     """Standard normal numbers, (B,) -> (B, *shape), by the Box-Muller transform of two uniforms."""
     first, second = uniform(key, 2 * site, shape), uniform(key, 2 * site + 1, shape)

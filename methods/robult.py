@@ -339,6 +339,7 @@ class Robult(Method):
     title = "Robult"
     paper = "Robult: Leveraging Redundancy and Modality-Specific Features for Robust Multimodal Learning, IJCAI 2025"
     Config = RobultConfig
+    pseudo_labels = True
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "no_sup": {"supervised": False},
         "no_rec": {"rec": "none"},
@@ -365,9 +366,9 @@ class Robult(Method):
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], task: Task, config: RobultConfig) -> None:
         super().__init__(shapes, task, config)
-        d, width = config.latent, task.width
-        self.f = nn.ModuleList(projector(shape, d, config.fc) for shape in shapes.values())
-        self.f0 = joint_encoder(shapes, d, config.fc)
+        d, width = config.latent_for(shapes), task.width
+        self.f = nn.ModuleList(projector(shape, d, config) for shape in shapes.values())
+        self.f0 = joint_encoder(shapes, d, config)
         self.g0 = mlp(d, d, d)
         self.c = residual_head(d, width)
         if config.unique_branches:
@@ -384,7 +385,7 @@ class Robult(Method):
 
     @classmethod
     def refuses(cls, spec: DataSpec, config: MethodConfig) -> str | None:
-        return cannot_encode(spec.modalities)
+        return cannot_encode(spec.modalities, config)
 
     # ---- forward: Figure 3 --------------------------------------------------------------------------------
 
@@ -392,10 +393,10 @@ class Robult(Method):
         """g_i(h_i) before its norm becomes 1, (M, B, d)."""
         return torch.stack([g(h_i) for g, h_i in zip(self.g, h, strict=True)])
 
-    def encode(self, xs: list[Tensor]) -> Latents:
-        """M inputs (B, D_i) -> latents."""
+    def encode(self, xs: list[Tensor], noise: Tensor | None = None) -> Latents:
+        """M inputs (B, ...), noise keys (B,) -> latents."""
         h = torch.stack([f(x) for f, x in zip(self.f, xs, strict=True)])  # (M, B, d)
-        h0 = self.f0(xs)
+        h0 = self.f0(xs, noise)
         shared = unit(self.g0(torch.cat([h0[None], h])))  # (M+1, B, d)
         u = unit(self.unique(h)) if self.config.unique_branches else None
         return Latents(h, h0, u, shared[1:], shared[0])
@@ -427,7 +428,7 @@ class Robult(Method):
         three: what a term must not move is detached where the term is computed.
         """
         config = self.config
-        latents = self.encode(shown(batch))
+        latents = self.encode(shown(batch), batch.noise)
         outputs = self.outputs(latents)
         terms: dict[str, Tensor] = {}
         if config.supervised:
@@ -515,13 +516,13 @@ class Robult(Method):
 
     def predict(self, batch: Batch) -> Tensor:
         """The fused branch where every modality is there, otherwise the mean of the unimodal ones; r_i is unused."""
-        latents = self.encode(shown(batch))
+        latents = self.encode(shown(batch), batch.noise)
         outputs = self.outputs(latents) if self.config.supervised else self.probe(latents)
         return late_fusion(outputs[0], outputs[1:], batch.available, self.task, self.config.late_fusion)
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """`s`, `z/<modality>` and `u/<modality>`, all of norm 1."""
-        latents = self.encode(shown(batch))
+        latents = self.encode(shown(batch), batch.noise)
         named = {"s": latents.s}
         named |= {f"z/{name}": z for name, z in zip(self.modalities, latents.z, strict=True)}
         if latents.u is not None:
@@ -540,7 +541,7 @@ class Robult(Method):
         """Without a supervised loss: fit a linear regressor to s and to each [u_i ; z_i] of the labelled samples."""
         if self.config.supervised:
             return
-        latents = self.encode(shown(train))
+        latents = self.encode(shown(train), train.noise)
 
         def fit(features: Tensor, rows: Tensor) -> Tensor:
             kept = rows & train.labelled
@@ -560,7 +561,7 @@ class Robult(Method):
         weight < 0.05 and > 0.95 (either near 1: the bandwidth is wrong); `labelled_proximity` the mean phi of labelled
         positives; `unlabelled_pairs` the share of all pairs that count as unlabelled positives.
         """
-        latents = self.encode(shown(batch))
+        latents = self.encode(shown(batch), batch.noise)
         pairs = self.contrast(latents, self.outputs(latents), batch)
         guessed = pairs.unlabelled & off_diagonal(len(latents.s), latents.s.device)
 

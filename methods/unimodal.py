@@ -44,22 +44,22 @@ class Unimodal(Method):
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], task: Task, config: UnimodalConfig) -> None:
         super().__init__(shapes, task, config)
-        d = config.latent
-        self.f = nn.ModuleList(projector(shape, d, config.fc) for shape in shapes.values())
+        d = config.latent_for(shapes)
+        self.f = nn.ModuleList(projector(shape, d, config) for shape in shapes.values())
         self.g = nn.ModuleList(nn.Linear(d, d) for _ in shapes)
         self.c = nn.ModuleList(residual_head(d, task.width) for _ in shapes)
         if config.unimodal_full == "joint":
-            self.f0 = joint_encoder(shapes, d, config.fc)
+            self.f0 = joint_encoder(shapes, d, config)
             self.g0 = mlp(d, d, d)
             self.c0 = residual_head(d, task.width)
 
     @classmethod
     def refuses(cls, spec: DataSpec, config: MethodConfig) -> str | None:
-        return cannot_encode(spec.modalities)
+        return cannot_encode(spec.modalities, config)
 
-    def encode(self, xs: list[Tensor]) -> tuple[Tensor | None, Tensor]:
-        """M inputs (B, D_i) -> joint latent (B, d), if there is a joint network, and unimodal ones (M, B, d)."""
-        joint = unit(self.g0(self.f0(xs))) if self.config.unimodal_full == "joint" else None
+    def encode(self, xs: list[Tensor], noise: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+        """M inputs (B, ...), noise keys (B,) -> joint latent (B, d), if there is one, and unimodal ones (M, B, d)."""
+        joint = unit(self.g0(self.f0(xs, noise))) if self.config.unimodal_full == "joint" else None
         single = [g(f(x)) for f, g, x in zip(self.f, self.g, xs, strict=True)]
         return joint, unit(torch.stack(single))
 
@@ -69,7 +69,7 @@ class Unimodal(Method):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The task's loss of every network, `sup/<modality>` and `sup/joint`."""
-        joint, single = self.encode(shown(batch))
+        joint, single = self.encode(shown(batch), batch.noise)
         rows = present(batch) & batch.labelled  # (M, B)
         terms = {
             f"sup/{name}": self.task.loss(output, batch.target, labelled)
@@ -81,7 +81,7 @@ class Unimodal(Method):
 
     def predict(self, batch: Batch) -> Tensor:
         """The joint network where every modality is there, otherwise the mean of the networks of those that are."""
-        joint, single = self.encode(shown(batch))
+        joint, single = self.encode(shown(batch), batch.noise)
         outputs, how = self.classify(single), self.config.late_fusion
         if joint is None:
             return mean_output(outputs, batch.available, self.task, how)
@@ -89,6 +89,6 @@ class Unimodal(Method):
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """`z/<modality>`, and `s` of the joint network, all of norm 1."""
-        joint, single = self.encode(shown(batch))
+        joint, single = self.encode(shown(batch), batch.noise)
         named = {f"z/{name}": z for name, z in zip(self.modalities, single, strict=True)}
         return named if joint is None else {"s": joint} | named
