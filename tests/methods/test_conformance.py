@@ -16,10 +16,14 @@ SWITCHES: dict[str, list[dict[str, Any]]] = {
         {"grad_routing": "none", "pu_reduction": "pair_mean"},
     ],
     "gmc": [{"joints_as_negatives": True, "renorm_mean": True, "fc": "plain"}],
+    "prompt_trans": [
+        {"freeze_trunk": True, "prompt_length": 8, "depth": 1},
+        {"prompt_type": "attention", "prompt_init": "rows", "prompt_length": 2, "max_tokens": 4},
+    ],
     "unimodal": [{"unimodal_full": "late_mean", "late_fusion": "prob_mean"}],
 }
 
-FITTED_VARIANTS = {"robult-no_sup", "robult-no_unique_branches", "robult-plus_gmc"}
+FITTED_VARIANTS = {"robult-no_sup", "robult-no_unique_branches", "robult-plus_gmc", "prompt_trans-attention_level"}
 """Variants that answer or learn in another way; for the others "fits 32 samples" would try the same again."""
 
 
