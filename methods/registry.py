@@ -11,6 +11,7 @@ METHODS = Registry(
         "robult": Entry("methods.robult:Robult", "soft positive-unlabelled contrast, unique and shared latents"),
         "gmc": Entry("methods.gmc:GMC", "geometric multimodal contrast of each modality with the joint embedding"),
         "prompt_trans": Entry("methods.prompt_trans:PromptTrans", "prompts that tell a transformer what is missing"),
+        "actionmae": Entry("methods.actionmae:ActionMAE", "masked autoencoder that restores dropped modality tokens"),
         "unimodal": Entry("methods.unimodal:Unimodal", "a supervised network per modality, another for the full set"),
         "constant": Entry("methods.constant:Constant", "majority class or median: what no information gives"),
     },

@@ -20,6 +20,10 @@ SWITCHES: dict[str, list[dict[str, Any]]] = {
         {"freeze_trunk": True, "prompt_length": 8, "depth": 1},
         {"prompt_type": "attention", "prompt_init": "rows", "prompt_length": 2, "max_tokens": 4},
     ],
+    "actionmae": [
+        {"mae_detach_target": True, "mae_width": 24, "memory_tokens": 4, "normalise_target": False},
+        {"decode_whole": True, "fc": "plain", "depth": 1},
+    ],
     "unimodal": [{"unimodal_full": "late_mean", "late_fusion": "prob_mean"}],
 }
 
