@@ -120,6 +120,7 @@ def make_plan(grid: Grid) -> Plan:
         raise GridError(problems.found)
     methods = [MethodChoice(item.name, item.label, item.variant, item.config, item.key) for item in grid.asked_methods]
     settings = [_settings(grid, dataset) for dataset in datasets]
+    _check_missing_rates(grid, datasets, settings)
     _refuse_excess(grid, len(methods), settings, problems)
     blocks, skipped = _blocks(grid, methods, datasets, settings, problems)
     if problems.found:
@@ -230,9 +231,25 @@ def _settings(grid: Grid, dataset: DatasetChoice) -> list[TrainSettings]:
     return [check(TrainSettings, combination) for combination in combinations(values)]
 
 
+def _check_missing_rates(grid: Grid, datasets: list[DatasetChoice], settings: list[list[TrainSettings]]) -> None:
+    """Refuse a rate for a modality that no data set of the grid has; one that only some have holds for those."""
+    known = list(dict.fromkeys(name for dataset in datasets for name in dataset.spec.modalities))
+    rates = [option.missing_rate for options in settings for option in options]
+    asked = dict.fromkeys(name for rate in rates if isinstance(rate, dict) for name in rate)
+    texts = [
+        f"unknown modality '{name}'.{did_you_mean(name, known)} The data sets of this grid have: {', '.join(known)}"
+        for name in asked
+        if name not in known
+    ]
+    if texts:
+        raise GridError([Problem(grid.file, 0, "train.missing_rate", text) for text in texts])
+
+
 def _swept(settings: list[list[TrainSettings]]) -> tuple[str, ...]:
     fields = TrainSettings.model_fields
-    return tuple(key for key in fields if any(len({getattr(s, key) for s in options}) > 1 for options in settings))
+    return tuple(
+        key for key in fields if any(len({repr(getattr(s, key)) for s in options}) > 1 for options in settings)
+    )
 
 
 def _refuse_excess(grid: Grid, n_methods: int, settings: list[list[TrainSettings]], problems: Problems) -> None:

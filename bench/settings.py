@@ -1,9 +1,10 @@
 """How a training is run, whatever the method and the data set. Needs no torch, so that reading a grid stays quick."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Rate = Annotated[float, Field(ge=0, lt=1)]
 Schedule = Literal["none", "plateau"]
 LabelSampler = Literal["shuffle", "stratified", "labelled_only"]
 
@@ -31,4 +32,9 @@ class TrainSettings(BaseModel):
         default="shuffle",
         description="shuffle: as drawn; stratified: at least one labelled sample in each batch; "
         "labelled_only: the rest is not seen; not given: our choice",
+    )
+    missing_rate: Rate | dict[str, Rate] = Field(
+        0.0,
+        description="share of training samples that lack a modality, one for all or by modality; drawn once a sample "
+        "(`per sample` protocol); the papers compared here train on complete samples: 0",
     )

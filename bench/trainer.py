@@ -20,7 +20,9 @@ from datasets.base import Data, DataSpec, Part
 from datasets.batch import Batch, make_batch
 from datasets.errors import UserError
 from datasets.labels import label_mask, label_warning
+from datasets.missing import training_availability
 from datasets.seeds import generator, seed_of
+from datasets.tasks import masked_mean
 from methods.base import Method
 from methods.noise import row_keys
 from methods.registry import METHODS
@@ -99,6 +101,12 @@ def selection_subsets(spec: DataSpec) -> list[str]:
     return list(dict.fromkeys([*spec.modalities, spec.full]))
 
 
+def gradient_norm(module: nn.Module) -> Tensor:
+    """Norm of all gradients of a module, scalar; 0 where nothing has a gradient."""
+    norms = [p.grad.norm() for p in module.parameters() if p.grad is not None]
+    return torch.stack(norms).norm() if norms else torch.zeros(())
+
+
 class Trainer:
     """One training from initial weights to test metrics."""
 
@@ -108,6 +116,7 @@ class Trainer:
         self.settings = training.settings
         self.parts = {name: resident(part, device) for name, part in data.parts.items()}
         self.labelled = torch.as_tensor(self._label_mask(), device=device)
+        self.available = torch.as_tensor(self._availability(), device=device)
         self.method = build(training, data.spec).to(device)
         self.noise_seed = seed_of("noise", self.spec.fingerprint, training.label_ratio, training.seed)
         self.batch_size = min(self.settings.batch_size, len(self.parts["train"]))
@@ -119,6 +128,13 @@ class Trainer:
         ratio, one_each = self.training.label_ratio, self.task.kind != "multilabel"
         self.warning = label_warning(groups, ratio) if one_each else None
         return label_mask(groups, ratio, dataset=self.spec.fingerprint, seed=self.training.seed, at_least_one=one_each)
+
+    def _availability(self) -> NDArray[np.bool_]:
+        """Which modalities each training sample has, (N, M)."""
+        n, rate = len(self.parts["train"]), self.settings.missing_rate
+        return training_availability(
+            n, tuple(self.spec.modalities), rate, dataset=self.spec.fingerprint, seed=self.training.seed
+        )
 
     # ---- training -----------------------------------------------------------------------------------------
 
@@ -179,11 +195,11 @@ class Trainer:
         self.method.train()
         sums: dict[str, Tensor] = {}
         has_labels = self.labelled.cpu()
-        batch = None
         for step, index in enumerate(self._batches(order), start=(epoch - 1) * self.steps):
             on_device = index.to(self.device)
             noise = row_keys(self.noise_seed, step, len(index), self.device)
-            batch = self.parts["train"].batch(on_device, labelled=self.labelled[on_device], noise=noise)
+            masks = {"labelled": self.labelled[on_device], "available": self.available[on_device]}
+            batch = self.parts["train"].batch(on_device, noise=noise, **masks)
             terms = self.method.loss(batch)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + term.detach()
@@ -200,10 +216,20 @@ class Trainer:
         if broken:
             raise TrainingFailed(f"loss term '{broken[0]}' became {means[broken[0]]} in epoch {epoch}")
         row = {"train/loss": sum(means.values())} | {f"train/{name}": value for name, value in means.items()}
+        return row | self._diagnose(batch, on_device)
+
+    @torch.no_grad()
+    def _diagnose(self, batch: Batch, index: Tensor) -> Row:
+        """What tells whether training is healthy, on the epoch's last batch: gradient norms, the method's own signs,
+        and how often the method's pseudo-labels are right where the label is hidden (`index` finds the truth)."""
+        told = {f"gradient/{name}": gradient_norm(module) for name, module in self.method.named_children()}
         self.method.eval()
-        with torch.no_grad():
-            told = self.method.diagnose(batch) if batch is not None else {}
-        return row | {f"diagnose/{name}": float(value) for name, value in told.items()}
+        told |= {f"diagnose/{name}": value for name, value in self.method.diagnose(batch).items()}
+        if self.method.pseudo_labels and not batch.labelled.all():
+            guess = self.task.pseudo_groups(self.method.predict(batch))
+            right = guess == self.task.groups(self.parts["train"].target[index])
+            told["diagnose/pseudo_label_accuracy"] = masked_mean(right.float(), ~batch.labelled)
+        return {name: float(value) for name, value in told.items()}
 
     def _batches(self, order: np.random.Generator) -> Iterator[Tensor]:
         """Index tensors (B,) of one epoch; the incomplete last batch is dropped, every method gets equal steps."""
@@ -273,7 +299,7 @@ class Trainer:
     def _finished_scores(self) -> dict[str, Row]:
         train = self.parts["train"]
         everything = torch.arange(len(train), device=self.device)
-        self.method.finish(train.batch(everything, labelled=self.labelled))
+        self.method.finish(train.batch(everything, labelled=self.labelled, available=self.available))
         return self._scores("test", self.training.subsets)
 
     def _cost(self, trained_s: float, total_s: float) -> Row:

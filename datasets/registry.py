@@ -66,7 +66,10 @@ class Registry(Generic[T]):
         try:
             found = getattr(import_module(module_name), class_name)
         except Exception as error:  # foreign code may raise anything while it is imported
-            raise UserError(f"{self.noun} '{path}' cannot be imported: {error}.") from error
+            reason = (
+                str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+            )
+            raise UserError(f"{self.noun} '{path}' cannot be imported: {reason}.") from error
         if not (isinstance(found, type) and issubclass(found, self.base)):
             raise UserError(
                 f"{self.noun} '{path}' is not a {self.base.__name__}: it must subclass {self.base.__qualname__}."

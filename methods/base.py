@@ -61,6 +61,8 @@ class Method(nn.Module, ABC):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Variant (ablation) as the papers name it -> the Config values it stands for."""
     stackable: ClassVar[bool] = True
+    pseudo_labels: ClassVar[bool] = False
+    """True where training uses predicted labels; their accuracy on the hidden ones is then logged."""
     iterative: ClassVar[bool] = True
     """False for a method that is fitted by `finish` alone, without gradient steps."""
 

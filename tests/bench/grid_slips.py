@@ -112,7 +112,7 @@ SLIPS = [
     (with_line("train: {epochs: [1, two]}"), "grid.yaml:3: train.epochs[1]: expected a whole number, got 'two'"),
     (with_line("train:\n  lr: 0"), "grid.yaml:4: train.lr: expected a number above 0, got 0"),
     (with_line("train:\n  epoch: 3"), "grid.yaml:4: train: 'train' has no setting 'epoch'. Did you mean 'epochs'? It has: epochs, batch_size, lr, "
-     "weight_decay, clip_norm, schedule, label_sampler, datasets"),
+     "weight_decay, clip_norm, schedule, label_sampler, missing_rate, datasets"),
     (with_line("train: {schedule: plato}"), "grid.yaml:3: train.schedule: expected one of none, plateau, got 'plato'. Did you mean 'plateau'?"),
     (with_line("train: {datasets: {leters: {epochs: 3}}}"), "grid.yaml:3: train.datasets: no data set of this grid is called 'leters'. "
      "Did you mean 'letters'? It has: letters"),

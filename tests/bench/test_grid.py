@@ -211,7 +211,7 @@ def test_a_module_that_fails_when_imported_is_a_problem_of_its_line(
     (tmp_path / "grid_test_broken.py").write_text("raise RuntimeError('no licence')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert problem_of(with_methods("grid_test_broken:Mine")) == (
-        "grid.yaml:2: methods[0]: method 'grid_test_broken:Mine' cannot be imported: RuntimeError: no licence"
+        "grid.yaml:2: methods[0]: method 'grid_test_broken:Mine' cannot be imported: RuntimeError: no licence."
     )
 
 

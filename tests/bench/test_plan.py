@@ -397,3 +397,18 @@ def test_cost_of_planning(case: str, seeds: int, modalities: str, n_trainings: i
     print(
         f"{case}: imports {imports:.2f} s, read and plan {planned:.2f} s, summary {counted:.2f} s, peak {peak:.0f} MiB"
     )
+
+
+def test_a_missing_rate_is_a_number_or_goes_by_modality_and_is_part_of_the_identity() -> None:
+    text = "methods: [constant]\ndatasets: [digits]\nseeds: 1\ntrain: {{missing_rate: {}}}\n"
+    plans = [make_plan(parse_grid(text.format(rate))) for rate in ("0.0", "0.3", "{upper: 0.3}", "[0.0, 0.3]")]
+    ids = [[training.id for training in plan.trainings] for plan in plans]
+    assert len({*ids[0], *ids[1], *ids[2]}) == 3
+    assert ids[3] == [*ids[0], *ids[1]]
+    assert plans[3].swept_settings == ("missing_rate",)
+
+
+def test_a_missing_rate_for_an_unknown_modality_is_refused() -> None:
+    text = "methods: [constant]\ndatasets: [digits]\ntrain: {missing_rate: {uper: 0.3}}\n"
+    with pytest.raises(GridError, match=r"unknown modality 'uper'\. Did you mean 'upper'\?"):
+        make_plan(parse_grid(text))

@@ -52,7 +52,7 @@ def test_a_name_far_from_all_gets_no_suggestion():
     [
         ("no_such_package.x:Y", "cannot be imported: No module named 'no_such_package'"),
         ("datasets.digits:Digit", "cannot be imported: module 'datasets.digits' has no attribute 'Digit'"),
-        (":Digits", "cannot be imported: Empty module name"),
+        (":Digits", "cannot be imported: ValueError: Empty module name"),
         ("datasets.seeds:generator", "is not a DataSet: it must subclass DataSet"),
         ("datasets.tasks:Binary", "is not a DataSet: it must subclass DataSet"),
     ],
@@ -66,8 +66,8 @@ def test_an_import_string_that_leads_nowhere_says_why(path, told):
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        ("def broken(:", "cannot be imported: invalid syntax"),
-        ("1 / 0", "cannot be imported: division by zero"),
+        ("def broken(:", "cannot be imported: SyntaxError: invalid syntax"),
+        ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
         ("from datasets.base import DataSet as Mine", "is not finished: it does not define load, spec."),
     ],
 )
