@@ -17,6 +17,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="List, prepare and verify data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+new_app = typer.Typer(help="Start a method of your own.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(new_app, name="new")
 
 GridArgument = Annotated[str, typer.Argument(metavar="GRID", help="A grid file, or the name of a bundled grid.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -197,6 +199,22 @@ def check(
     from bench.commands import check_method
 
     return check_method(method, as_json=as_json)
+
+
+@new_app.command("method")
+def new_method(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its module name, like my_method.")],
+) -> int:
+    """Write a minimal method and its test into the working directory; both pass the contract as they are.
+
+    Example: bench new method my_method
+    """
+    from bench.scaffold import new_method
+
+    paths = new_method(name, Path.cwd())
+    title = "".join(word.capitalize() for word in name.split("_"))
+    print(f"wrote {' and '.join(path.name for path in paths)}. Try it: bench check {name}:{title}")
+    return 0
 
 
 @app.command()
