@@ -18,9 +18,9 @@ def _mix(x: Tensor) -> Tensor:
 
     The multiplications wrap around at 64 bits; the low 32 bits, all that is kept, are right all the same.
     """
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _LOW32
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & _LOW32
-    return x ^ (x >> 16)
+    x = (x ^ (x >> 16)).mul_(0x7FEB352D).bitwise_and_(_LOW32)
+    x = x.bitwise_xor_(x >> 15).mul_(0x846CA68B).bitwise_and_(_LOW32)
+    return x.bitwise_xor_(x >> 16)
 
 
 def row_keys(seed: int, step: int, size: int, device: torch.device | str = "cpu") -> Tensor:
@@ -32,16 +32,19 @@ def row_keys(seed: int, step: int, size: int, device: torch.device | str = "cpu"
 
 def uniform(key: Tensor, site: int, shape: tuple[int, ...] = ()) -> Tensor:
     """Numbers in [0, 1) with 24 bits, one block of `shape` a sample: (B,) -> (B, *shape)."""
-    element = torch.arange(math.prod(shape), device=key.device).reshape(shape)
-    start = _mix((key + 0x9E3779B9 * (site + 1)) & _LOW32).reshape(key.shape + (1,) * len(shape))
-    word = _mix((start + 0x85EBCA6B * element) & _LOW32)
+    word = _words(key, site, math.prod(shape)).reshape(key.shape + shape)
     return (word >> 8).to(torch.float32) * 2.0**-24
+
+
+def _words(key: Tensor, site: int, count: int) -> Tensor:
+    """`count` random words of 32 bits a sample, (B,) -> (B, count) int64."""
+    start = _mix((key + 0x9E3779B9 * (site + 1)) & _LOW32)[..., None]
+    return _mix((start + 0x85EBCA6B * torch.arange(count, device=key.device)).bitwise_and_(_LOW32))
 
 
 def split(key: Tensor, site: int, count: int) -> Tensor:
     """`count` keys in place of each, for as many networks that run as one: (B,) -> (count, B) int64 below 2^32."""
-    start = _mix((key + 0x9E3779B9 * (site + 1)) & _LOW32)
-    return _mix((start + 0x85EBCA6B * torch.arange(count, device=key.device)[:, None]) & _LOW32)
+    return _words(key, site, count).mT
 
 
 def normal(key: Tensor, site: int, shape: tuple[int, ...] = ()) -> Tensor:
@@ -51,8 +54,13 @@ def normal(key: Tensor, site: int, shape: tuple[int, ...] = ()) -> Tensor:
 
 
 def dropout(x: Tensor, p: float, key: Tensor, site: int) -> Tensor:
-    """`x` (B, ...) with each element zero with probability `p`, the others scaled by 1 / (1 - p)."""
+    """`x` (B, ...) with each element zero with probability `p`, the others scaled by 1 / (1 - p).
+
+    A word of 32 bits decides over two elements, so `p` counts in steps of 2^-16.
+    """
     if p == 0.0:
         return x
-    kept = uniform(key, site, tuple(x.shape[1:])) >= p
-    return torch.where(kept, x / (1.0 - p), torch.zeros((), dtype=x.dtype, device=x.device))
+    count, steps = math.prod(x.shape[1:]), round(p * 2**16)
+    word = _words(key, site, (count + 1) // 2)
+    kept = torch.cat([(word & 0xFFFF) >= steps, word >= (steps << 16)], dim=-1)[..., :count]
+    return x * kept.to(x.dtype).mul_(2**16 / (2**16 - steps)).reshape(x.shape)

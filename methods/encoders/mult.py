@@ -7,7 +7,7 @@ Shapes: G groups, B batch, T time steps of a target, S of a source, E width, H h
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -52,9 +52,12 @@ def positions(x: Tensor, table: Tensor) -> Tensor:
     return torch.where(x[..., :1] != 0, table[: x.shape[-2]], 0.0)
 
 
-def later(targets: int, sources: int, device: torch.device) -> Tensor:
-    """Keys that a query must not see, (T, S) bool: the causal mask, wider where the lengths differ (MulT code)."""
-    return torch.ones(targets, sources, dtype=torch.bool, device=device).triu(1 + abs(sources - targets))
+def causal_mask(targets: int, sources: int, device: torch.device) -> Tensor:
+    """What is added to the scores, (T, S): -inf for keys later than the query.
+
+    Where the lengths differ, a query sees as many keys more (MulT code).
+    """
+    return torch.full((targets, sources), -torch.inf, device=device).triu(1 + abs(sources - targets))
 
 
 def maybe_dropped(x: Tensor, p: float, keys: Tensor | None, site: int) -> Tensor:
@@ -74,10 +77,17 @@ class GroupedLinear(nn.Module):
         for weight in self.weight.detach():
             nn.init.xavier_uniform_(weight)
 
-    def forward(self, x: Tensor, outputs: slice = slice(None)) -> Tensor:
-        """`outputs` picks some of the outputs, as a packed projection has several."""
-        weight, bias = self.weight[:, outputs], self.bias[:, outputs]
-        return torch.baddbmm(bias[:, None], x.flatten(1, 2), weight.mT).reshape(*x.shape[:3], -1)
+    def forward(self, x: Tensor) -> Tensor:
+        return grouped_linear(x, self.weight, self.bias)
+
+    def parts(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Weights and biases of `count` projections that are packed into one."""
+        return zip(self.weight.chunk(count, dim=1), self.bias.chunk(count, dim=1), strict=True)
+
+
+def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x (G, B, T, in), weight (G, out, in), bias (G, out) -> (G, B, T, out)."""
+    return torch.baddbmm(bias[:, None], x.flatten(1, 2), weight.mT).reshape(*x.shape[:3], -1)
 
 
 class GroupedNorm(nn.Module):
@@ -110,21 +120,21 @@ class GroupedAttention(nn.Module):
 
     def __init__(self, groups: int, width: int, heads: int, *, dropped: int, rate: float) -> None:
         super().__init__()
-        self.width, self.heads, self.dropped, self.rate = width, heads, dropped, rate
+        self.heads, self.dropped, self.rate = heads, dropped, rate
         self.packed = GroupedLinear(groups, width, 3 * width)
         self.out = GroupedLinear(groups, width, width)
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None, keys: Tensor | None, site: int
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, keys: Tensor | None, site: int
     ) -> Tensor:
-        """Query (G, B, T, E), key and value (G, B, S, E), `hidden` (T, S) bool -> (G, B, T, E)."""
-        w = self.width
-        q = self._heads(self.packed(query, slice(w)) * (w // self.heads) ** -0.5)
-        k = self._heads(self.packed(key, slice(w, 2 * w)))
-        v = self._heads(self.packed(value, slice(2 * w, None)))
-        score = q @ k.mT  # (G, B, H, T, S)
-        if hidden is not None:
-            score = score.masked_fill(hidden, -torch.inf)
+        """Query (G, B, T, E), key and value (G, B, S, E), `mask` (T, S) -> (G, B, T, E)."""
+        q, k, v = (
+            self._heads(grouped_linear(x, *part))
+            for x, part in zip((query, key, value), self.packed.parts(3), strict=True)
+        )
+        score = (q * q.shape[-1] ** -0.5) @ k.mT  # (G, B, H, T, S)
+        if mask is not None:
+            score = score + mask
         mixed = self._mix(score.softmax(-1), v, keys, site)
         return self.out(mixed.transpose(2, 3).flatten(3))  # type: ignore[no-any-return]
 
@@ -137,8 +147,9 @@ class GroupedAttention(nn.Module):
         n = self.dropped
         if keys is None or n == 0 or self.rate == 0:
             return share @ value
-        some = maybe_dropped(share[:n], self.rate, keys, site) @ value[:n]
-        return some if n == len(share) else torch.cat([some, share[n:] @ value[n:]])
+        sizes = [n, len(share) - n]
+        (some, rest), (of_some, of_rest) = torch.split(share, sizes), torch.split(value, sizes)
+        return torch.cat([maybe_dropped(some, self.rate, keys, site) @ of_some, rest @ of_rest])
 
 
 class GroupedLayer(nn.Module):
@@ -164,10 +175,10 @@ class GroupedLayer(nn.Module):
         """
         query = self.norm_attention(x)
         key, value = (query, query) if source is None else map(self.norm_attention.scaled, source)
-        hidden = None if last_only else later(query.shape[2], key.shape[2], x.device)
+        mask = None if last_only else causal_mask(query.shape[2], key.shape[2], x.device)
         if last_only:
             x, query = x[:, :, -1:], query[:, :, -1:]
-        seen = self.attention(query, key, value, hidden, keys, site)
+        seen = self.attention(query, key, value, mask, keys, site)
         x = x + maybe_dropped(seen, self.rate, keys, site + 1)
         wide = maybe_dropped(self.widen(self.norm_feed(x)).relu(), self.rate, keys, site + 2)
         return x + maybe_dropped(self.narrow(wide), self.rate, keys, site + 3)
