@@ -1,0 +1,217 @@
+"""The training loop: what a method sees, which epoch is chosen, and that numbers repeat."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench.grid import parse_grid
+from bench.plan import Training, make_plan
+from bench.trainer import Trainer, TrainingFailed, selection_subsets, subset_masks
+from datasets.base import Data
+from datasets.batch import Batch
+from datasets.catalog import DATASETS
+from tests.bench import odd_methods
+from tests.bench.run_tools import ODD
+
+SPIED: list[Batch] = []
+
+
+class Spy(odd_methods.Linear):
+    """Keeps every batch it is trained on."""
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        SPIED.append(batch)
+        return super().loss(batch)
+
+
+class SupervisedSpy(Spy):
+    needs_labels = True  # type: ignore[assignment]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+    SPIED.clear()
+
+
+def training(method: str = f"{ODD}:Linear", dataset: str = "digits", **options: Any) -> Training:
+    ratio, seed = options.pop("ratio", 0.1), options.pop("seed", 0)
+    settings = {"epochs": 2, "batch_size": 64} | options
+    text = (
+        f"methods: ['{method}']\ndatasets: [{dataset}]\nlabel_ratios: [{ratio}]\nseeds: [{seed}]\ntrain: {settings}\n"
+    )
+    return make_plan(parse_grid(text.replace("None", "null").replace("'", '"'))).trainings[0]
+
+
+def data_of(asked: Training) -> Data:
+    return DATASETS.get(asked.dataset.name)(asked.dataset.config).load()
+
+
+def trainer(**options: Any) -> Trainer:
+    asked = training(**options)
+    return Trainer(asked, data_of(asked))
+
+
+SPY = "tests.bench.test_trainer:Spy"
+
+
+def test_hidden_labels_are_zero_before_a_method_sees_them() -> None:
+    trainer(method=SPY).run()
+    assert SPIED
+    for batch in SPIED:
+        assert (batch.target[~batch.labelled] == 0).all()
+    assert any(batch.target[batch.labelled].any() for batch in SPIED)
+
+
+def test_every_method_sees_the_same_labels_in_the_same_order() -> None:
+    seen = []
+    for method in (SPY, "tests.bench.test_trainer:SupervisedSpy"):
+        trainer(method=method).run()
+        seen.append([(batch.labelled.clone(), batch.inputs["upper"].clone()) for batch in SPIED])
+        SPIED.clear()
+    assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(*seen, strict=True))
+
+
+def test_label_masks_are_nested_over_ratios() -> None:
+    few, many = (trainer(ratio=ratio).labelled for ratio in (0.05, 0.5))
+    assert few.sum() < many.sum()
+    assert (many | ~few).all()
+
+
+@pytest.mark.parametrize("sampler", ["shuffle", "stratified", "labelled_only"])
+def test_label_samplers(sampler: str) -> None:
+    made = trainer(label_sampler=sampler, ratio=0.02, batch_size=32)
+    batches = list(made._batches(np.random.default_rng(0)))
+    assert len(batches) == len(made.parts["train"]) // 32
+    assert all(len(index) == 32 for index in batches)
+    labels = torch.stack([made.labelled[index] for index in batches])
+    if sampler == "shuffle":
+        assert len(torch.cat(batches).unique()) == 32 * len(batches)
+    elif sampler == "stratified":
+        assert labels.any(dim=1).all()
+        assert len(torch.cat(batches).unique()) >= 31 * len(batches)
+    else:
+        assert labels.all()
+        counts = torch.bincount(torch.cat(batches), minlength=len(made.labelled))[made.labelled]
+        assert counts.max() - counts.min() <= 1
+
+
+def test_a_batch_without_labels_moves_nothing_in_a_supervised_method() -> None:
+    """With momentum, a step with a zero gradient would still move the weights."""
+    made = trainer(method="tests.bench.test_trainer:SupervisedSpy", ratio=0.01, batch_size=8, epochs=1)
+    optimiser = torch.optim.Adam(made.method.parameters(), lr=0.1, fused=True)
+    states = []
+    real = made.method.loss
+
+    def loss(batch: Batch) -> dict[str, Tensor]:
+        states.append((bool(batch.labelled.any()), made.method.layer.weight.detach().clone()))
+        return real(batch)
+
+    made.method.loss = loss  # type: ignore[method-assign]
+    made._train_epoch(1, optimiser, np.random.default_rng(0))
+    for (had_labels, before), (_, after) in pairwise(states):
+        assert torch.equal(before, after) != had_labels
+
+
+def test_subsets_evaluated_together_equal_each_alone() -> None:
+    made = trainer(method="robult", dataset="synthetic")
+    part, subsets = made.parts["test"], made.training.subsets
+    masks = subset_masks(made.spec, subsets, "cpu")
+    together = made.outputs(part, masks)
+    assert together.shape == (7, len(part), made.task.width)
+    for row, subset in enumerate(subsets):
+        inputs = {name: x if name in subset.split("+") else torch.zeros_like(x) for name, x in part.inputs.items()}
+        available = masks[row].expand(len(part), -1)
+        batch = part.batch(torch.arange(len(part)))._replace(inputs=inputs, available=available)
+        with torch.no_grad():
+            alone = made.method.eval().predict(batch).numpy()
+        np.testing.assert_allclose(together[row], alone, atol=1e-5)
+
+
+def test_results_repeat_and_do_not_depend_on_global_random_state() -> None:
+    first = trainer(method="robult").run()
+    torch.manual_seed(999)
+    np.random.seed(999)  # noqa: NPY002 - disturbed on purpose
+    second = trainer(method="robult").run()
+    assert first.cells == second.cells
+    keep = [{k: v for k, v in row.items() if k != "time_ms"} for row in first.curves]
+    assert keep == [{k: v for k, v in row.items() if k != "time_ms"} for row in second.curves]
+
+
+def test_seeds_differ() -> None:
+    assert trainer(seed=0).run().cells != trainer(seed=1).run().cells
+
+
+def test_the_best_epoch_is_the_one_with_the_best_score_and_its_weights_are_used() -> None:
+    result = trainer(method="gmc", epochs=12, lr=0.05).run()
+    scores = [row["valid/score"] for row in result.curves]
+    assert result.best_epoch == int(np.argmax(scores)) + 1
+    short = trainer(method="gmc", epochs=result.best_epoch, lr=0.05).run()
+    for subset, cell in result.cells.items():
+        assert cell["best"] == pytest.approx(short.cells[subset]["last"])
+
+
+def test_the_score_is_better_when_higher_even_for_errors() -> None:
+    made = trainer(method="constant", dataset="{synthetic: {task: regression}}")
+    made.method.finish(made.parts["train"].batch(torch.arange(100)))
+    row = made._validate()
+    assert row["valid/score"] == pytest.approx(-row["valid/mae"])
+    assert np.isnan(row["valid/corr"])
+
+
+def test_selection_is_linear_in_the_number_of_modalities() -> None:
+    assert selection_subsets(trainer(dataset="synthetic").spec) == ["m1", "m2", "m3", "m1+m2+m3"]
+
+
+def test_a_loss_that_is_not_finite_is_named() -> None:
+    with pytest.raises(TrainingFailed, match="loss term 'sup' became nan in epoch 1"):
+        trainer(method=f"{ODD}:Diverging").run()
+
+
+def test_plateau_lowers_the_rate() -> None:
+    result = trainer(lr=1e-7, epochs=25, schedule="plateau", batch_size=512).run()
+    rates = [row["lr"] for row in result.curves]
+    assert rates[0] == 1e-7
+    assert rates[-1] == pytest.approx(1e-8)
+    assert "valid/loss" in result.curves[0]
+
+
+def test_clipping_bounds_the_step() -> None:
+    free, clipped = (trainer(epochs=1, clip_norm=limit) for limit in (None, 1e-6))
+    start = free.method.layer.weight.detach().clone()
+    free.run()
+    clipped.run()
+    # Adam divides by the gradient's size, so only the relative weight of its epsilon shows: steps are much smaller.
+    assert (clipped.method.layer.weight - start).norm() < 0.9 * (free.method.layer.weight - start).norm()
+
+
+def test_more_than_one_training_batch_size_is_one_step() -> None:
+    made = trainer(batch_size=100_000)
+    assert (made.batch_size, made.steps) == (len(made.parts["train"]), 1)
+
+
+def test_missing_training_modalities_are_hidden_and_the_same_for_all() -> None:
+    trainer(method=SPY, missing_rate=0.5).run()
+    shares = torch.cat([batch.available for batch in SPIED]).float().mean(0)
+    assert ((shares > 0.5) & (shares < 0.8)).all()
+    for batch in SPIED:
+        assert (batch.inputs["upper"][~batch.available[:, 0]] == 0).all()
+        assert batch.available.any(dim=1).all()
+
+
+def test_few_labels_are_told() -> None:
+    assert trainer(ratio=0.2).warning is None
+    told = trainer(ratio=0.001).run().warning
+    assert told is not None
+    assert "less than one label for 10 of 10 classes" in told
+
+
+def test_gradients_and_pseudo_labels_are_watched() -> None:
+    row = trainer(method="robult").run().curves[-1]
+    assert {"gradient/f", "gradient/g0", "diagnose/u_variance", "diagnose/pseudo_label_accuracy"} <= set(row)
+    assert 0 <= row["diagnose/pseudo_label_accuracy"] <= 1
+    assert "diagnose/pseudo_label_accuracy" not in trainer(method="gmc").run().curves[-1]
