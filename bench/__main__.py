@@ -24,7 +24,7 @@ def _run() -> int:
     try:
         from bench.cli import app
 
-        return int(app(standalone_mode=False) or 0)
+        return int(app(prog_name="bench", standalone_mode=False) or 0)
     except UserError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
