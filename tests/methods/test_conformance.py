@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from bench.contract import CHECKS, Check, run_check
+from methods.encoders import EncoderConfig
 from methods.registry import METHODS
 
 SWITCHES: dict[str, list[dict[str, Any]]] = {
@@ -15,7 +16,10 @@ SWITCHES: dict[str, list[dict[str, Any]]] = {
         {"rbf": "cos_fixed", "rec_trains_r": False, "pu_reduction": "anchor_sum", "ignore_empty_multilabel": True},
         {"grad_routing": "none", "pu_reduction": "pair_mean"},
     ],
-    "gmc": [{"joints_as_negatives": True, "renorm_mean": True, "fc": "plain"}],
+    "gmc": [
+        {"joints_as_negatives": True, "renorm_mean": True, "fc": "plain"},
+        {"projector": "lstm", "mult_width": 8, "mult_heads": 2, "mult_depth": 2, "mult_text": "audio"},
+    ],
     "prompt_trans": [
         {"freeze_trunk": True, "prompt_length": 8, "depth": 1},
         {"prompt_type": "attention", "prompt_init": "rows", "prompt_length": 2, "max_tokens": 4},
@@ -24,7 +28,11 @@ SWITCHES: dict[str, list[dict[str, Any]]] = {
         {"mae_detach_target": True, "mae_width": 24, "memory_tokens": 4, "normalise_target": False},
         {"decode_whole": True, "fc": "plain", "depth": 1},
     ],
-    "unimodal": [{"unimodal_full": "late_mean", "late_fusion": "prob_mean"}],
+    "unimodal": [
+        {"unimodal_full": "late_mean", "late_fusion": "prob_mean"},
+        {"projector": "textcnn", "joint": "concat", "fc": "plain"},
+        {"projector": "fc", "joint": "concat"},
+    ],
 }
 
 FITTED_VARIANTS = {"robult-no_sup", "robult-no_unique_branches", "robult-plus_gmc", "prompt_trans-attention_level"}
@@ -35,12 +43,14 @@ def subjects() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Identifier, method and Config values of everything that is tried."""
     for name in METHODS.builtin:
         yield name, name, {}
+        # Depth is tried by the defaults; variants and switches differ elsewhere.
+        shallow = {"mult_depth": 1} if issubclass(METHODS.get(name).Config, EncoderConfig) else {}
         for variant, values in METHODS.get(name).variants.items():
             # The probe's default strength keeps it from fitting 32 samples, as it should; the rule wants it able to.
             weaker = {"probe_l2": 0.1} if variant == "no_sup" else {}
-            yield f"{name}-{variant}", name, dict(values) | weaker
+            yield f"{name}-{variant}", name, shallow | dict(values) | weaker
         for values in SWITCHES.get(name, []):
-            yield f"{name}-{'-'.join(map(str, values.values()))}", name, values
+            yield f"{name}-{'-'.join(map(str, values.values()))}", name, shallow | values
 
 
 def tries() -> Iterator[Any]:
