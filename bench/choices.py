@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import product
 from math import prod
 from types import UnionType
-from typing import Any, Generic, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from bench.grid import Entry
+from bench.grid import Asked, Entry
 from bench.problems import Problems, Spot, check, explain, listing, show
 from datasets.errors import did_you_mean
 from datasets.registry import Registry
@@ -23,21 +22,6 @@ MAX_CHOICES = 10_000
 """Configurations one grid may ask for, methods and data sets each."""
 MAX_LABEL = 100
 _LABEL_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+=,()-")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked(Generic[C_co]):
-    """One method or data set a grid asks for, with its options resolved."""
-
-    name: str
-    """Name in the registry, or an import string."""
-    label: str
-    """Name in tables: unique in its grid, safe in file names."""
-    variant: str
-    config: C_co
-    key: str
-    """Canonical JSON of what it is: the name and every option."""
-    spot: Spot
 
 
 # ---- options in the file --------------------------------------------------------------------------------------

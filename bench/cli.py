@@ -144,7 +144,7 @@ def _listing(kind: Kind) -> dict[str, str]:
         from datasets.catalog import DATASETS
 
         return DATASETS.summaries()
-    from bench.grid import bundled_grids
+    from bench.grids import bundled_grids
 
     return bundled_grids()
 

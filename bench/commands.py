@@ -18,7 +18,7 @@ from datasets.errors import DataError, UserError
 
 def run_grid(name: str, *, fail_fast: bool) -> int:
     """`bench run`: exit code 0 when everything is finished, 1 when a training failed, 130 when interrupted."""
-    from bench.grid import load_grid
+    from bench.grid_file import load_grid
     from bench.plan import make_plan
     from bench.progress import make_display, seconds
     from bench.runner import Runner
@@ -87,7 +87,7 @@ def _tell(text: str) -> None:
 def show_plan(name: str, *, as_json: bool) -> int:
     """`bench plan`: what a run would do, without doing it."""
     from bench.estimate import estimate
-    from bench.grid import load_grid
+    from bench.grid_file import load_grid
     from bench.plan import describe, make_plan
 
     plan = make_plan(load_grid(name))

@@ -1,43 +1,26 @@
 """The validated content of one `grid.yaml`: what to train, on what, and how.
 
-`load_grid` reads a file or a bundled grid and tells every problem at once; `Grid.to_yaml` writes it back.
+`bench.grid_file` reads one and tells every problem at once; `Grid.to_yaml` writes it back.
 """
 
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from bench.problems import GridError, Problem, Spot
-from datasets.errors import did_you_mean
+from bench.problems import Spot
 
 if TYPE_CHECKING:  # they need torch, which a listing of grids should not wait for
-    from bench.choices import Asked
     from datasets.base import DataConfig
     from methods.base import MethodConfig
 
-__all__ = [
-    "Entry",
-    "Executor",
-    "Grid",
-    "GridError",
-    "Problem",
-    "Tracking",
-    "Train",
-    "bundled_grids",
-    "load_grid",
-    "parse_grid",
-]
+
+C_co = TypeVar("C_co", bound=BaseModel, covariant=True)
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
-MAX_BYTES = 1_000_000
-"""Size of the largest grid file that is read."""
 
 Checkpoint = Literal["last", "best"]
 CHECKPOINTS: tuple[Checkpoint, ...] = ("last", "best")
@@ -143,6 +126,21 @@ def _swept(values: tuple[Any, ...]) -> Any:
     return values[0] if len(values) == 1 else list(values)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked(Generic[C_co]):
+    """One method or data set a grid asks for, with its options resolved."""
+
+    name: str
+    """Name in the registry, or an import string."""
+    label: str
+    """Name in tables: unique in its grid, safe in file names."""
+    variant: str
+    config: C_co
+    key: str
+    """Canonical JSON of what it is: the name and every option."""
+    spot: Spot
+
+
 @dataclass(frozen=True)
 class Grid:
     """One experiment. Made by `load_grid` and `parse_grid`, which check it; two grids are equal if their keys are."""
@@ -191,93 +189,3 @@ class Grid:
             told["tracking"] = {"uri": self.tracking.uri}
         told["executor"] = self.executor.model_dump(mode="json")
         return write_yaml(told)
-
-
-# ---- reading --------------------------------------------------------------------------------------------------
-
-
-def parse_grid(text: str, file: str = "grid.yaml") -> Grid:
-    """The grid that `text` describes; `file` is what messages call it, and its stem the default name.
-
-    Raises:
-        GridError: with every problem found.
-    """
-    from bench.grid_reader import read_grid
-
-    return read_grid(text, file)
-
-
-def load_grid(name_or_path: str) -> Grid:
-    """A bundled grid by name, or a grid file by path; a file goes before a bundled name.
-
-    Raises:
-        GridError: no such grid, or one with problems: all of them are told.
-    """
-    path = Path(name_or_path)
-    bundled = name_or_path in _bundled_names()
-    looks_like_a_path = name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path or os.sep in name_or_path
-    if looks_like_a_path or os.path.isfile(name_or_path) or (os.path.isdir(name_or_path) and not bundled):  # noqa: PTH112, PTH113
-        return parse_grid(_text(path, name_or_path), name_or_path)
-    if not bundled:
-        raise _no_such_name(name_or_path)
-    return parse_grid(_text(files("bench.grids") / f"{name_or_path}.yaml", name_or_path), f"{name_or_path}.yaml")
-
-
-def _text(path: Any, shown: str) -> str:
-    """The file's text: at most 1 MB of UTF-8, with or without a byte order mark."""
-    try:
-        with path.open("rb") as stream:
-            raw: bytes = stream.read(MAX_BYTES + 1)
-    except FileNotFoundError as error:
-        raise _no_such_file(path) from error
-    except IsADirectoryError as error:
-        raise _file_error(shown, "this is a directory; give the grid file inside it") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise _file_error(shown, f"cannot be read: {reason}") from error
-    if len(raw) > MAX_BYTES:
-        raise _file_error(shown, f"larger than {MAX_BYTES // 1_000_000} MB, so it is no grid file")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        text = f"not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {error.start}); save the file as UTF-8"
-        raise GridError([Problem(shown, line, "", text)]) from error
-
-
-def _file_error(shown: str, text: str) -> GridError:
-    return GridError([Problem(shown, 0, "", text)])
-
-
-def _no_such_file(path: Path) -> GridError:
-    if path.stem in _bundled_names() and path.parent == Path():
-        return _file_error(str(path), f"no such file. The bundled grid goes by its name: {path.stem}")
-    try:
-        nearby = [other.name for other in path.parent.iterdir() if other.suffix in (".yaml", ".yml")]
-    except (OSError, ValueError):
-        return _file_error(str(path), "no such file")
-    close = get_close_matches(path.name, nearby, n=1)
-    hint = f". Did you mean '{path.with_name(close[0])}'?" if close else ""
-    return _file_error(str(path), f"no such file{hint}")
-
-
-def _no_such_name(name: str) -> GridError:
-    return _file_error(
-        "",
-        f"unknown grid '{name}'.{did_you_mean(name, _bundled_names())} List the bundled ones with: bench ls grids; "
-        "a grid of your own is given by its path, ending in .yaml",
-    )
-
-
-def _bundled_names() -> list[str]:
-    names = (item.name for item in files("bench.grids").iterdir())
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
-
-
-def bundled_grids() -> dict[str, str]:
-    """Every bundled grid with the first line of its comment; reads no YAML and imports nothing heavy."""
-    told = {}
-    for name in _bundled_names():
-        first = (files("bench.grids") / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
-        told[name] = first.lstrip("# ").strip() if first.startswith("#") else ""
-    return told

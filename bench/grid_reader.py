@@ -12,14 +12,13 @@ from pydantic import BaseModel, ValidationError
 from bench.choices import (
     DEFAULT_VARIANT,
     MAX_CHOICES,
-    Asked,
     label_problem,
     n_choices,
     read_sweep,
     registry_name,
     unroll,
 )
-from bench.grid import CHECKPOINTS, Checkpoint, Entry, Executor, Grid, Tracking, Train
+from bench.grid import CHECKPOINTS, Asked, Checkpoint, Entry, Executor, Grid, Tracking, Train
 from bench.plan import describe_datasets
 from bench.problems import GridError, Problem, Problems, Spot, check, explain, listing, show
 from bench.settings import TrainSettings
@@ -45,7 +44,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def read_grid(text: str, file: str) -> Grid:
-    """See `bench.grid.parse_grid`."""
+    """See `bench.grid_file.parse_grid`."""
     problems = Problems(file)
     try:
         text.encode()

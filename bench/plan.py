@@ -7,8 +7,8 @@ from hashlib import blake2b
 from itertools import combinations as choose
 from typing import Any
 
-from bench.choices import Asked, combinations
-from bench.grid import Grid
+from bench.choices import combinations
+from bench.grid import Asked, Grid
 from bench.problems import GridError, Problem, Problems, Spot, check
 from bench.settings import TrainSettings
 from bench.yaml_lines import Node

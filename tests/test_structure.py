@@ -33,11 +33,9 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
-    """Modules a file imports; at its top level only, when asked, type-checking blocks left out."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level else list(ast.walk(tree))
-    for node in nodes:
+def imports(path: Path) -> Iterator[str]:
+    """Modules a file imports anywhere: at its top, inside functions, for types alone."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -66,7 +64,7 @@ def test_heavy_packages_have_one_home(module: str) -> None:
 
 
 def test_there_is_no_circle() -> None:
-    edges = {m: {n for n in imports(path, top_level=True) if n in MODULES and n != m} for m, path in MODULES.items()}
+    edges = {m: {n for n in imports(path) if n in MODULES and n != m} for m, path in MODULES.items()}
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:

@@ -14,7 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench import yaml_lines
-from bench.grid import GridError, bundled_grids, load_grid, parse_grid
+from bench.grid_file import load_grid, parse_grid
+from bench.grids import bundled_grids
+from bench.problems import GridError
 from bench.yaml_lines import YamlError, read_yaml
 from datasets.catalog import DATASETS
 from datasets.registry import Entry
@@ -329,7 +331,7 @@ def test_a_byte_order_mark_is_no_part_of_the_grid(tmp_path: Path) -> None:
 
 def test_listing_grids_and_settings_need_no_torch() -> None:
     code = (
-        "import sys; from bench.grid import bundled_grids; from bench.settings import TrainSettings; bundled_grids(); "
+        "import sys; from bench.grids import bundled_grids; from bench.settings import TrainSettings; bundled_grids(); "
         "print(sorted({'torch', 'mlflow', 'pandas', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.grid import parse_grid
+from bench.grid_file import parse_grid
 from bench.plan import Training, make_plan
 from bench.trainer import Trainer, TrainingFailed, selection_subsets, subset_masks
 from datasets.base import Data

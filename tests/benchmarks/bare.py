@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from bench.grid import load_grid
+from bench.grid_file import load_grid
 from bench.plan import make_plan
 from bench.trainer import Trainer
 from datasets.catalog import DATASETS
