@@ -10,8 +10,9 @@ METHODS = Registry(
     builtin={
         "robult": Entry("methods.robult:Robult", "soft positive-unlabelled contrast, unique and shared latents"),
         "gmc": Entry("methods.gmc:GMC", "geometric multimodal contrast of each modality with the joint embedding"),
-        "prompt_trans": Entry("methods.prompt_trans:PromptTrans", "prompts that tell a transformer what is missing"),
         "actionmae": Entry("methods.actionmae:ActionMAE", "masked autoencoder that restores dropped modality tokens"),
+        "prompt_trans": Entry("methods.prompt_trans:PromptTrans", "prompts that tell a transformer what is missing"),
+        "raml": Entry("methods.raml:RAML", "Gaussian embeddings fused by their precision"),
         "unimodal": Entry("methods.unimodal:Unimodal", "a supervised network per modality, another for the full set"),
         "constant": Entry("methods.constant:Constant", "majority class or median: what no information gives"),
     },

@@ -20,13 +20,19 @@ SWITCHES: dict[str, list[dict[str, Any]]] = {
         {"joints_as_negatives": True, "renorm_mean": True, "fc": "plain"},
         {"projector": "lstm", "mult_width": 8, "mult_heads": 2, "mult_depth": 2, "mult_text": "audio"},
     ],
+    "actionmae": [
+        {"mae_detach_target": True, "mae_width": 24, "memory_tokens": 4, "normalise_target": False},
+        {"decode_whole": True, "fc": "plain", "depth": 1},
+    ],
     "prompt_trans": [
         {"freeze_trunk": True, "prompt_length": 8, "depth": 1},
         {"prompt_type": "attention", "prompt_init": "rows", "prompt_length": 2, "max_tokens": 4},
     ],
-    "actionmae": [
-        {"mae_detach_target": True, "mae_width": 24, "memory_tokens": 4, "normalise_target": False},
-        {"decode_whole": True, "fc": "plain", "depth": 1},
+    "raml": [
+        {"shared_predictor": False, "mask_unimodal": True, "l1_on_unlabelled": True},
+        {"shared_predictor": False, "unimodal_loss": False, "weighting": "identical", "l1_reduction": "sum"},
+        {"full_modality_training": True, "weighting": "fixed", "width": 24, "fc": "plain"},
+        {"max_patterns": 6},
     ],
     "unimodal": [
         {"unimodal_full": "late_mean", "late_fusion": "prob_mean"},
