@@ -24,6 +24,9 @@ Item = TypeVar("Item")
 FIRST_SITE = 1 << 16
 """Noise sites from here on are the encoder's; a method numbers its own from 0."""
 SITES_PER_LAYER = 4
+CPU_ROWS, GPU_ROWS = 64, 1024
+"""Rows that go through at once outside training: attention weights of a whole split take gigabytes. On a CPU blocks
+that fit its caches are quicker too: 2048 rows of CMU-MOSI's shapes took 11 s in blocks of 64, 33 s as one."""
 
 
 class Rates(NamedTuple):
@@ -295,11 +298,17 @@ class MulT(nn.Module):
         Args:
             noise: keys of the samples, (B,); needed in training, unused otherwise.
         """
-        if self.training and noise is None:
+        if not self.training:
+            rows = CPU_ROWS if xs[0].device.type == "cpu" else GPU_ROWS
+            blocks = zip(*(torch.split(x, rows) for x in xs), strict=True)
+            return torch.cat([self._encoded(list(block), None) for block in blocks])
+        if noise is None:
             raise ValueError("MulT drops inputs and units in training, so it needs the batch's noise keys.")
-        noise = noise if self.training else None
+        return self._encoded(list(xs), noise)
+
+    def _encoded(self, xs: list[Tensor], noise: Tensor | None) -> Tensor:
         crossed: dict[Pair, Tensor] = {}
-        projected = self._projected(list(xs), noise)
+        projected = self._projected(xs, noise)
         for encode, pairs in zip(self.cross, self.pairs, strict=True):
             asking = torch.stack([projected[target] for target, _ in pairs])  # (G, B, T, E)
             answering = torch.stack([projected[source] for _, source in pairs])

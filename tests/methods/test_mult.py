@@ -162,6 +162,13 @@ def test_grouped_equals_one_by_one(shapes: list[tuple[int, int]]) -> None:
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
+def test_a_long_evaluation_goes_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, xs = mult([(4, 5), (4, 3)]).eval(), draw([(4, 5), (4, 3)], size=7)
+    whole = model(xs)
+    monkeypatch.setattr("methods.encoders.mult.CPU_ROWS", 3)
+    torch.testing.assert_close(model(xs), whole)
+
+
 def test_the_last_step_alone_equals_the_last_of_all() -> None:
     kwargs = {"rates": NONE, "dropped": 2, "site": 0}
     short = GroupedTransformer(2, 5, 6, 3, 3, last_only=True, **kwargs)
