@@ -52,9 +52,11 @@ def test_combination_of_latents_without_parameters() -> None:
     torch.testing.assert_close(mean.outputs(latents)[1:], mean.c((latents.u + latents.z) / 2))
 
 
-def test_sequences_are_refused_with_a_reason() -> None:
+def test_shapes_without_an_encoder_are_refused_with_a_reason() -> None:
     spec = DataSpec("mosi", {"m0": (300,), "m1": (20, 8)}, Regression(), {"train": 1, "valid": 1, "test": 1}, "x")
-    assert Robult.refuses(spec, RobultConfig()) == "takes vectors only so far; modality 'm1' is a sequence (20, 8)"
+    assert Robult.refuses(spec, RobultConfig()) is None
+    reason = Robult.refuses(spec, RobultConfig(joint="mult"))
+    assert reason == "cannot attend over time with joint 'mult', as modality 'm0' is a vector: use 'auto'"
 
 
 def test_a_config_that_trains_nothing_is_refused() -> None:
