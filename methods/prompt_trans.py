@@ -56,7 +56,8 @@ class PromptTransConfig(MethodConfig):
     prompt_init: Literal["normal", "rows"] = hyper(
         "normal",
         source="the code starts with zeros and one row of ones, another row for each pattern (rows); equal rows stay "
-        "equal without the dropout of its trunk, so that we start from N(0, 0.02) like its embeddings",
+        "equal without the dropout of its trunk, and few labels taught less, so that we start from N(0, 0.02) like its "
+        "embeddings",
     )
     simulate_missing: bool = hyper(
         True,
