@@ -22,10 +22,11 @@ quickstart: install  ## Run the main job: 4 methods x 2 data sets, then the repo
 	$(BIN)/bench report quickstart
 
 test: install  ## The tests (under 10 minutes on 2 cores)
-	$(BIN)/pytest -m "not slow and not chaos"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not chaos"
 
 test-all: install  ## All tests, slow ones and random kills included
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not chaos"
+	$(BIN)/pytest -m chaos
 
 benchmark: install  ## Speed and memory against named baselines, as ratios of one run
 	$(BIN)/python -m tests.benchmarks

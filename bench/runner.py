@@ -78,8 +78,7 @@ class Runner:
         except OSError as error:
             raise TrackingError(f"the state folder {folder} cannot be written: {error.strerror}.") from error
         self.spool = Spool(folder)
-        file = sqlite_path(grid.tracking.uri)
-        self._new_store = file is not None and not file.exists()
+        self._store_file = sqlite_path(grid.tracking.uri)
         self.summary = Summary(len(plan.trainings))
         self._started_ms = int(time.time() * 1000)
         self.writer = Writer(lambda: Store(grid.tracking.uri, grid.name), self._open_grid, self.spool)
@@ -88,7 +87,6 @@ class Runner:
         self._busy: dict[int, Training] = {}
         self._unspooled: dict[str, Outcome] = {}
         self._warned: set[str] = set()
-        self._peer_seen = False
         self._next_poll = 0.0
 
     def _open_grid(self, store: Store) -> str:
@@ -148,12 +146,16 @@ class Runner:
 
     def _known(self) -> dict[str, Known]:
         """What the store has; a store that is only being made has nothing, and is not waited for."""
-        if self._new_store:
+        if self._store_is_new():
             return {}
         self.writer.ready.wait()
         if self.writer.store is None or self.writer.problem is not None:
             raise self.writer.problem or TrackingError("the tracking store cannot be opened.")
         return self.writer.store.known()
+
+    def _store_is_new(self) -> bool:
+        """True while nobody has made the store: it knows of nothing, and need not be waited for."""
+        return self._store_file is not None and not self._store_file.exists()
 
     def _gather(self, known: Mapping[str, Known]) -> None:
         """Fill the queue with what is not finished; outcomes found in the spool go to the writer first."""
@@ -211,15 +213,18 @@ class Runner:
         while self._queue:
             training = self._queue.popleft()
             if not self.claims.take(training.id):
-                self._peer_seen = True
                 self._elsewhere.append(training)
-            elif self._peer_seen and self._is_finished(training):
+            elif self._is_finished(training):
                 self._drop(training)
             else:
                 return training
         return None
 
     def _is_finished(self, training: Training) -> bool:
+        """Whether another scheduler finished a training since this one listed what there is."""
+        if self._store_is_new():
+            return False
+        self.writer.ready.wait()
         if self.writer.store is None:
             return False
         try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # optimisers import it when they are first made, 1.5 s that every worker would pay again
 
 from bench.plan import Training
 from bench.spool import Outcome, Spool

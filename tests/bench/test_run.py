@@ -22,6 +22,8 @@ from tests.bench.run_tools import (
     write_grid,
 )
 
+pytestmark = pytest.mark.xdist_group("run")  # they share a finished grid, and start two busy workers each
+
 SMALL = """
 name: small
 methods: [robult, gmc, unimodal, constant]
