@@ -41,6 +41,11 @@ class Clock:
         if began is not None:
             self._spent[_kind(training)].append(time.monotonic() - began)
 
+    def expected_s(self, training: Training) -> float:
+        """Mean seconds of the finished trainings of its kind; endless for a kind not seen yet."""
+        times = self._spent.get(_kind(training))
+        return sum(times) / len(times) if times else float("inf")
+
     @property
     def elapsed_s(self) -> float:
         return time.monotonic() - self._started

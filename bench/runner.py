@@ -14,16 +14,21 @@ from typing import Any, Protocol
 from bench.claims import Claims
 from bench.executors.local import Event, LocalExecutor, slot_devices
 from bench.plan import Plan, Training
+from bench.progress import Clock
 from bench.spool import Outcome, Spool
 from bench.tracking import Known, Store, TrackingError, check_store, record_of, sqlite_path, state_folder
 from bench.writer import Writer
 
+TAIL = 8
+"""How many trainings a slot may have left when their order starts to follow their length."""
 PEER_POLL_S = 1.0
 """How often a training claimed by another scheduler is asked for again."""
 
 
 class Display(Protocol):
     """What shows a run to a person; every call returns at once."""
+
+    clock: Clock
 
     def start(self, pending: list[Training], n_done: int, n_slots: int) -> None: ...
     def note(self, text: str) -> None: ...
@@ -194,6 +199,9 @@ class Runner:
         free = deque(range(len(executor.devices)))
         while self._queue or self._busy or self._elsewhere:
             self._ask_peers_again()
+            if free and len(self._queue) <= TAIL * len(executor.devices):
+                # Longest first, so that no slot runs long after the others have nothing left.
+                self._queue = deque(sorted(self._queue, key=self.display.clock.expected_s, reverse=True))
             while free and (training := self._next()) is not None:
                 slot = free.popleft()
                 self._busy[slot] = training
