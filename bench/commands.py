@@ -43,7 +43,8 @@ def run_grid(name: str, *, fail_fast: bool) -> int:
         )
         return 130
     if not summary.saved:
-        _tell(f"results wait in {runner.spool.folder} for the tracking store; run the same command again.")
+        why = summary.why_unsaved or "the tracking store did not take everything."
+        _tell(f"{why} Finished results wait in {runner.spool.folder}; run the same command again.")
     if summary.failed:
         _tell_failures(summary.failed, name)
         return 1

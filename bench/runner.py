@@ -55,6 +55,7 @@ class Summary:
     interrupted: bool = False
     saved: bool = True
     """False when outcomes wait in the spool for a store that did not answer."""
+    why_unsaved: str = ""
     seconds: float = 0.0
     grid_run: str = ""
 
@@ -312,6 +313,7 @@ class Runner:
         except KeyboardInterrupt:
             self.summary.saved = False
         self._settle()
+        self.summary.why_unsaved = self.writer.waiting or ""
         self.summary.grid_run = self.writer.grid_run
         for outcome in self._unspooled.values():
             try:
