@@ -18,9 +18,10 @@ PROBE_ROWS = 512
 PROBE_BUDGET_S = 8.0
 """Kinds of training left when this is spent are taken to cost what the others do on average."""
 WORKER_MIB = 300.0
-"""Resident memory of a worker before it has data: Python and torch (measured: 290 MiB with torch 2.13 on Linux)."""
-TRAINING_KIB, CELL_KIB = 90.0, 7.0
-"""Growth of a SQLite store (measured on the quickstart grid: 40 epochs of curves a training)."""
+"""Resident memory of a worker with little data (peak of a small training: 299 MiB with torch 2.13 on Linux)."""
+TRAINING_KIB, CELL_KIB = 90.0, 12.0
+"""Growth of a SQLite store, within about a tenth of what two grids left: 48 trainings of 30 epochs with 240 cells, and
+36 of 40 epochs with 252 cells, 7.2 and 7.3 MiB in all. Longer trainings leave longer curves and need more."""
 
 
 @dataclass(frozen=True)

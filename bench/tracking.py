@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from bench.grid import DEFAULT_TRACKING_URI
 from bench.plan import Training
 from bench.spool import Outcome
 from datasets.errors import UserError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-DEFAULT_URI = "sqlite:///mlflow.db"
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")
 _PAGE = 1000
 _BATCH = 1000
@@ -99,7 +99,7 @@ def record_of(training: Training, swept: tuple[str, ...] = ()) -> dict[str, Any]
 
 def resolve_uri(uri: str | None) -> str:
     """The store asked for, else `MLFLOW_TRACKING_URI`, else SQLite in the working directory."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
 
 
 def sqlite_path(uri: str) -> Path | None:
