@@ -23,7 +23,7 @@ from datasets.base import DataSpec
 from datasets.batch import Batch, make_batch
 from datasets.seeds import generator, seed_of
 from datasets.tasks import Binary, MultiClass, MultiLabel, Regression, Task
-from methods.base import Method, MethodConfig
+from methods.base import Method, MethodConfig, Stage
 from methods.noise import row_keys
 
 TOLERANCE = 1e-5
@@ -146,10 +146,24 @@ class Subject:
             return self.cls(case.shapes, case.task, self.config)
 
     def finished(self, case: Case, seed: int = 0) -> Method:
-        """As after training: parts fitted at the end are fitted, evaluation mode."""
-        method = self.build(case, seed)
+        """As after training: every stage entered, parts fitted at the end are fitted, evaluation mode."""
+        method = self.build(case, seed).eval()
+        for stage in method.stages():
+            enter(method, stage, case.batch(32, seed=1))
         method.finish(case.batch(32, seed=1))
-        return method.eval()
+        return method
+
+
+def enter(method: Method, stage: Stage, train: Batch) -> None:
+    """Begin a stage of training as the trainer does."""
+    method.stage = stage.name
+    with torch.no_grad():
+        method.enter(train)
+
+
+def trained(method: Method, stage: Stage) -> list[str]:
+    """Names of the parameters that a stage trains."""
+    return [name for name, p in method.named_parameters() if p.requires_grad and stage.covers(name)]
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
@@ -422,6 +436,7 @@ def _padding(subject: Subject, case: Case) -> None:
         torch.cat([batch.available, filling.available]),
         torch.cat([batch.valid, torch.zeros_like(filling.valid)]),
         torch.cat([batch.noise, filling.noise]),
+        torch.cat([batch.progress, filling.progress]),
     )
     answers = every_answer(method, padded)
     for name, value in every_answer(method, batch).items():
@@ -468,11 +483,13 @@ def hostile_batches(case: Case) -> dict[str, Batch]:
 @rule("has a finite loss and gradient on hostile batches", "few", "iterative")
 def _hostile(subject: Subject, case: Case) -> None:
     method = subject.build(case)
-    for kind, batch in hostile_batches(case).items():
-        for name, value in method.train().loss(batch).items():
-            finite(value, f"{kind}: loss '{name}'")
-        for name, value in gradients(method, batch).items():
-            finite(value, f"{kind}: gradient of '{name}'")
+    for stage in method.stages():
+        enter(method.eval(), stage, case.batch())
+        for kind, batch in hostile_batches(case).items():
+            for name, value in method.train().loss(batch).items():
+                finite(value, f"{kind}: loss '{name}'")
+            for name, value in gradients(method, batch).items():
+                finite(value, f"{kind}: gradient of '{name}'")
 
 
 @rule("moves every parameter it does not declare untrained", "all", "iterative")
@@ -483,11 +500,16 @@ def _reaches(subject: Subject, case: Case) -> None:
     fixed = {name for name in names if any(name == prefix or name.startswith(f"{prefix}.") for prefix in declared)}
     batch = case.batch(33)  # 17 labelled: with an even number the signs of an L1 loss may cancel at a bias
     moved: set[str] = set()
-    for step in range(8):  # a method that drops modalities by chance may need more than one batch
-        noise = row_keys(0, step, 33)
-        moved |= {name for name, g in gradients(method, batch._replace(noise=noise)).items() if g.abs().sum() > 0}
-        if moved | fixed == set(names):
-            break
+    for stage in method.stages():
+        enter(method.eval(), stage, batch)
+        reached: set[str] = set()
+        for step in range(8):  # a method that drops modalities by chance may need more than one batch
+            noise = row_keys(0, step, 33)
+            given = gradients(method, batch._replace(noise=noise, progress=torch.full((33,), step / 8)))
+            reached |= {name for name, g in given.items() if g.abs().sum() > 0}
+            if reached | moved | fixed == set(names):
+                break
+        moved |= reached & set(trained(method, stage))
     for name in names:
         if name not in moved | fixed:
             raise Broken(f"no gradient reaches parameter '{name}'; if that is meant, name it in `untrained`")
@@ -498,15 +520,21 @@ def _reaches(subject: Subject, case: Case) -> None:
 @rule("tells truly whether it needs labels", "few", "iterative")
 def _needs_labels(subject: Subject, case: Case) -> None:
     method, batch = subject.build(case), case.batch(labels="none")
-    moved = any(
-        bool(g.abs().sum() > 0)
-        for step in range(8)
-        for g in gradients(method, batch._replace(noise=row_keys(0, step, len(batch.target)))).values()
-    )
-    if moved and method.needs_labels:
-        raise Broken("`needs_labels` is True, but a batch without labels has a gradient, which training would skip")
-    if not moved and not method.needs_labels:
-        raise Broken("a batch without labels has no gradient, so `needs_labels` must be True")
+    for stage in method.stages():
+        enter(method.eval(), stage, batch)
+        names = trained(method, stage)
+        moved = any(
+            bool(gradients(method, batch._replace(noise=row_keys(0, step, len(batch.target))))[name].abs().sum() > 0)
+            for step in range(8)
+            for name in names
+        )
+        when = f" in stage '{stage.name}'" if len(method.stages()) > 1 else ""
+        if moved and method.needs_labels:
+            raise Broken(
+                f"`needs_labels` is True{when}, but a batch without labels has a gradient, which training would skip"
+            )
+        if not moved and not method.needs_labels:
+            raise Broken(f"a batch without labels has no gradient{when}, so `needs_labels` must be True")
 
 
 def learnable(case: Case) -> Batch:
@@ -537,17 +565,25 @@ def _learns(subject: Subject, case: Case) -> None:
 
 
 def fitting(method: Method, batch: Batch, lr: float) -> Iterator[Method]:
-    """The method as finished after every 20 of 400 steps of Adam; those that hide modalities by chance need some."""
-    optimiser = torch.optim.Adam(method.parameters(), lr=lr, fused=True)
-    for step in range(400):
-        optimiser.zero_grad()
-        drawn = batch._replace(noise=row_keys(0, step, len(batch.target)))  # anew in each step, as in training
-        total(method.train().loss(drawn)).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        if step % 20 == 19:
-            fitted = copy.deepcopy(method).eval()
-            fitted.finish(batch)
-            yield fitted
+    """The method as finished after every 20 of 400 steps of Adam; those that hide modalities by chance need some.
+
+    A method with several stages gets 400 steps for each, and is looked at in the last.
+    """
+    stages = method.stages()
+    for stage in stages:
+        enter(method.eval(), stage, batch)
+        names = set(trained(method, stage))
+        optimiser = torch.optim.Adam([p for name, p in method.named_parameters() if name in names], lr=lr, fused=True)
+        for step in range(400):
+            method.zero_grad()
+            rows = len(batch.target)
+            drawn = batch._replace(noise=row_keys(0, step, rows), progress=torch.full((rows,), step / 400))
+            total(method.train().loss(drawn)).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            if stage is stages[-1] and step % 20 == 19:
+                fitted = copy.deepcopy(method).eval()
+                fitted.finish(batch)
+                yield fitted
 
 
 @rule("draws no random numbers of its own", "few", "stackable")
@@ -614,18 +650,24 @@ def stacked(batches: list[Batch]) -> Batch:
 
 @rule("trains in a stack as it trains alone", "few", "stackable", "iterative")
 def _stacks(subject: Subject, case: Case) -> None:
-    replicas = [subject.build(case, seed).train() for seed in range(3)]
+    replicas = [subject.build(case, seed) for seed in range(3)]
     batches = [case.batch(12, seed=seed, labels=labels) for seed, labels in enumerate(("all", "half", "none"))]  # type: ignore[arg-type]
-    parameters, buffers = stack_module_state(replicas)
-    alone = replicas[0]
+    for stage in replicas[0].stages():
+        for replica in replicas:
+            enter(replica.eval(), stage, case.batch())
+            replica.train()
+        parameters, buffers = stack_module_state(replicas)
+        alone = replicas[0]
 
-    def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
-        return total(functional_call(alone, (parameters, buffers), ("loss", batch)))
+        def loss(
+            parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch, alone: Method = alone
+        ) -> Tensor:
+            return total(functional_call(alone, (parameters, buffers), ("loss", batch)))
 
-    together = vmap(grad(loss))(parameters, buffers, stacked(batches))
-    for k, (replica, batch) in enumerate(zip(replicas, batches, strict=True)):
-        for name, value in gradients(replica, batch).items():
-            same(together[name][k], value, f"the gradient of '{name}' differs between a stack and alone")
+        together = vmap(grad(loss))(parameters, buffers, stacked(batches))
+        for k, (replica, batch) in enumerate(zip(replicas, batches, strict=True)):
+            for name, value in gradients(replica, batch).items():
+                same(together[name][k], value, f"the gradient of '{name}' differs between a stack and alone")
 
 
 @rule("predicts in a stack as it predicts alone", "few", "stackable")

@@ -23,7 +23,7 @@ from datasets.labels import label_mask, label_warning
 from datasets.missing import training_availability
 from datasets.seeds import generator, seed_of
 from datasets.tasks import masked_mean
-from methods.base import Method
+from methods.base import Method, Stage
 from methods.noise import row_keys
 from methods.registry import METHODS
 
@@ -66,9 +66,9 @@ class Resident:
     def __len__(self) -> int:
         return len(self.target)
 
-    def batch(self, index: Tensor, **masks: Tensor) -> Batch:
-        """The samples `index` (B,) as a batch; `masks` as `make_batch` takes them."""
-        return make_batch({name: x[index] for name, x in self.inputs.items()}, self.target[index], **masks)
+    def batch(self, index: Tensor, **more: Any) -> Batch:
+        """The samples `index` (B,) as a batch; `more` as `make_batch` takes it."""
+        return make_batch({name: x[index] for name, x in self.inputs.items()}, self.target[index], **more)
 
 
 def resident(part: Part, device: str) -> Resident:
@@ -101,6 +101,25 @@ def selection_subsets(spec: DataSpec) -> list[str]:
     return list(dict.fromkeys([*spec.modalities, spec.full]))
 
 
+def stage_epochs(method: Method, epochs: int) -> list[tuple[Stage, int]]:
+    """The stages of a method and how many of the epochs each gets, at least one.
+
+    Raises:
+        TrainingFailed: there are more stages than epochs.
+    """
+    stages = method.stages()
+    if len(stages) > epochs:
+        raise TrainingFailed(
+            f"{method.name} trains in {len(stages)} stages ({', '.join(stage.name for stage in stages)}), "
+            f"one epoch each at least, but train.epochs is {epochs}"
+        )
+    ends = [0]
+    for i in range(1, len(stages) + 1):
+        end = round(epochs * sum(stage.share for stage in stages[:i]))
+        ends.append(min(max(end, ends[-1] + 1), epochs - (len(stages) - i)))
+    return [(stage, end - start) for stage, start, end in zip(stages, ends, ends[1:], strict=False)]
+
+
 def gradient_norm(module: nn.Module) -> Tensor:
     """Norm of all gradients of a module, scalar; 0 where nothing has a gradient."""
     norms = [p.grad.norm() for p in module.parameters() if p.grad is not None]
@@ -118,6 +137,7 @@ class Trainer:
         self.labelled = torch.as_tensor(self._label_mask(), device=device)
         self.available = torch.as_tensor(self._availability(), device=device)
         self.method = build(training, data.spec).to(device)
+        self.learnable = {name for name, p in self.method.named_parameters() if p.requires_grad}
         self.noise_seed = seed_of("noise", self.spec.fingerprint, training.label_ratio, training.seed)
         self.batch_size = min(self.settings.batch_size, len(self.parts["train"]))
         self.steps = len(self.parts["train"]) // self.batch_size
@@ -154,9 +174,12 @@ class Trainer:
         started = time.perf_counter()
         curves: list[Row] = []
         best, best_epoch, best_state = -np.inf, 0, None
+        last_stage = self.method.stages()[-1].name
         for epoch, row in enumerate(self._epochs(), start=1):
             curves.append(row)
             on_epoch(epoch, row)
+            if self.method.stage != last_stage:
+                continue
             score = row["valid/score"] if np.isfinite(row["valid/score"]) else -np.inf
             if score > best or best_state is None:
                 best, best_epoch = score, epoch
@@ -167,39 +190,57 @@ class Trainer:
         return Result(curves, cells, best_epoch, self.warning, cost)
 
     def _epochs(self) -> Iterator[Row]:
-        """Train epoch by epoch, yielding each one's row."""
+        """Train stage by stage and epoch by epoch, yielding each epoch's row."""
         if not self.method.iterative:
             return
-        settings = self.settings
-        optimiser = torch.optim.Adam(
-            self.method.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
-        plateau = (
-            torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, patience=20, factor=0.1)
-            if settings.schedule == "plateau"
-            else None
-        )
         order = generator("order", self.spec.fingerprint, self.training.label_ratio, self.training.seed)
-        for epoch in range(1, settings.epochs + 1):
-            row = self._train_epoch(epoch, optimiser, order)
-            row |= self._validate()
-            if plateau is not None:
-                row["valid/loss"] = self._validation_loss()
-                row["lr"] = optimiser.param_groups[0]["lr"]
-                plateau.step(row["valid/loss"])
-            row["time_ms"] = float(int(time.time() * 1000))
-            yield row
+        epoch = 0
+        for stage, epochs in stage_epochs(self.method, self.settings.epochs):
+            optimiser = self._enter(stage)
+            plateau = (
+                torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, patience=20, factor=0.1)
+                if self.settings.schedule == "plateau"
+                else None
+            )
+            for done in range(epochs):
+                row = self._train_epoch(epoch, (done / epochs, (done + 1) / epochs), optimiser, order)
+                row |= self._validate()
+                if plateau is not None:
+                    row["valid/loss"] = self._validation_loss()
+                    row["lr"] = optimiser.param_groups[0]["lr"]
+                    plateau.step(row["valid/loss"])
+                row["time_ms"] = float(int(time.time() * 1000))
+                epoch += 1
+                yield row
 
-    def _train_epoch(self, epoch: int, optimiser: torch.optim.Optimizer, order: np.random.Generator) -> Row:
-        """One pass; the loss terms stay on the device until its end."""
+    def _enter(self, stage: Stage) -> torch.optim.Optimizer:
+        """Begin a stage: the method does what comes before it, an optimiser takes the parameters it trains."""
+        self.method.stage = stage.name
+        with torch.no_grad():
+            self.method.eval().enter(self._whole_training_split())
+        for name, parameter in self.method.named_parameters():
+            parameter.requires_grad_(name in self.learnable and stage.covers(name))
+        trained = [p for p in self.method.parameters() if p.requires_grad]
+        return torch.optim.Adam(trained, lr=self.settings.lr, weight_decay=self.settings.weight_decay, fused=True)
+
+    def _train_epoch(
+        self, epoch: int, span: tuple[float, float], optimiser: torch.optim.Optimizer, order: np.random.Generator
+    ) -> Row:
+        """One pass; the loss terms stay on the device until its end.
+
+        Args:
+            epoch: how many came before it.
+            span: progress of the stage at its start and at its end.
+        """
         self.method.train()
         sums: dict[str, Tensor] = {}
         has_labels = self.labelled.cpu()
-        for step, index in enumerate(self._batches(order), start=(epoch - 1) * self.steps):
+        for step, index in enumerate(self._batches(order)):
             on_device = index.to(self.device)
-            noise = row_keys(self.noise_seed, step, len(index), self.device)
+            noise = row_keys(self.noise_seed, epoch * self.steps + step, len(index), self.device)
             masks = {"labelled": self.labelled[on_device], "available": self.available[on_device]}
-            batch = self.parts["train"].batch(on_device, noise=noise, **masks)
+            progress = span[0] + (span[1] - span[0]) * step / self.steps
+            batch = self.parts["train"].batch(on_device, noise=noise, progress=progress, **masks)
             terms = self.method.loss(batch)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + term.detach()
@@ -214,7 +255,7 @@ class Trainer:
         means = {name: float(value) / self.steps for name, value in sums.items()}
         broken = [name for name, value in means.items() if not np.isfinite(value)]
         if broken:
-            raise TrainingFailed(f"loss term '{broken[0]}' became {means[broken[0]]} in epoch {epoch}")
+            raise TrainingFailed(f"loss term '{broken[0]}' became {means[broken[0]]} in epoch {epoch + 1}")
         row = {"train/loss": sum(means.values())} | {f"train/{name}": value for name, value in means.items()}
         return row | self._diagnose(batch, on_device)
 
@@ -297,10 +338,13 @@ class Trainer:
         return {subset: {"last": last[subset], "best": best[subset]} for subset in self.training.subsets}
 
     def _finished_scores(self) -> dict[str, Row]:
-        train = self.parts["train"]
-        everything = torch.arange(len(train), device=self.device)
-        self.method.finish(train.batch(everything, labelled=self.labelled, available=self.available))
+        self.method.finish(self._whole_training_split())
         return self._scores("test", self.training.subsets)
+
+    def _whole_training_split(self) -> Batch:
+        """All training samples as one batch, with the labels and modalities training sees."""
+        everything = torch.arange(len(self.labelled), device=self.device)
+        return self.parts["train"].batch(everything, labelled=self.labelled, available=self.available)
 
     def _cost(self, trained_s: float, total_s: float) -> Row:
         """Seconds, parameters, and the highest memory use so far (of the process on a CPU) in MiB."""

@@ -26,6 +26,8 @@ class Batch(NamedTuple):
     """(B,) bool, False for rows that only fill the last batch."""
     noise: Tensor
     """(B,) int64, the key of each sample's random numbers in this step (see `methods.noise`)."""
+    progress: Tensor
+    """(B,) float32, the same in all rows: share of the stage's training steps that lie behind; 1 in evaluation."""
 
 
 def hide(inputs: Mapping[str, Tensor], available: Tensor) -> dict[str, Tensor]:
@@ -45,6 +47,7 @@ def make_batch(
     available: Tensor | None = None,
     valid: Tensor | None = None,
     noise: Tensor | None = None,
+    progress: Tensor | float = 1.0,
 ) -> Batch:
     """A batch in which hidden inputs and targets are zero; masks left out mean "everything".
 
@@ -55,6 +58,7 @@ def make_batch(
         available: (B, M) bool.
         valid: (B,) bool; rows that are not valid are never labelled.
         noise: (B,) int64; left out, every key is 0.
+        progress: scalar, share of the stage's training steps that lie behind.
     """
     n, device = len(target), target.device
     everything = torch.ones(n, dtype=torch.bool, device=device)
@@ -68,4 +72,5 @@ def make_batch(
     mask = labelled.reshape(-1, *[1] * (target.dim() - 1))
     target = torch.where(mask, target, torch.zeros((), dtype=target.dtype, device=device))
     noise = torch.zeros(n, dtype=torch.int64, device=device) if noise is None else noise
-    return Batch(shown, target, labelled, available, valid, noise)
+    done = torch.as_tensor(progress, dtype=torch.float32, device=device).expand(n)
+    return Batch(shown, target, labelled, available, valid, noise, done)

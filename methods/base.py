@@ -5,7 +5,7 @@ Shapes: B batch, M modalities, T time, D features, d latent width, W task width.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -45,6 +45,20 @@ def hyper(
     return Field(default, description=source, json_schema_extra=extra, **bounds)
 
 
+class Stage(NamedTuple):
+    """One part of a training: a share of its epochs, with an optimiser of its own."""
+
+    name: str
+    share: float = 1.0
+    """Of the epochs; the shares of all stages add up to 1."""
+    trains: tuple[str, ...] = ()
+    """Names, or dotted prefixes, of the parameters that are trained; empty: all."""
+
+    def covers(self, parameter: str) -> bool:
+        """Whether this stage trains the parameter of this name."""
+        return not self.trains or any(parameter == name or parameter.startswith(f"{name}.") for name in self.trains)
+
+
 class Method(nn.Module, ABC):
     """One method of the suite. A subclass is one file: Config, losses, modules, `loss`, `predict`, `embed`.
 
@@ -72,6 +86,7 @@ class Method(nn.Module, ABC):
         self.modalities = tuple(shapes)
         self.task = task
         self.config = config
+        self.stage = self.stages()[0].name
 
     # ---- what a method must answer ------------------------------------------------------------------------
 
@@ -93,6 +108,19 @@ class Method(nn.Module, ABC):
     def refuses(cls, spec: DataSpec, config: MethodConfig) -> str | None:
         """Why this method cannot take a data set, as half a sentence; None when it can."""
         return None
+
+    def stages(self) -> tuple[Stage, ...]:
+        """How training is divided, for methods with a teacher or a pretraining; `self.stage` names the current one.
+
+        Depends on the Config alone. The best epoch is chosen in the last stage.
+        """
+        return (Stage("train"),)
+
+    def enter(self, train: Batch) -> None:
+        """Called before a stage's first epoch with the whole training split; `self.stage` is the new stage already.
+
+        What is computed between stages (weights from clusters, a copy of a teacher) goes into buffers here.
+        """
 
     def finish(self, train: Batch) -> None:
         """Called once after the last epoch with the whole training split; closed-form parts are fitted here."""

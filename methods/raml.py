@@ -8,7 +8,6 @@ Shapes: B batch, M modalities, D embedding width, P missing patterns, W task wid
 """
 
 from collections.abc import Mapping
-from itertools import product
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -16,12 +15,12 @@ from torch import Tensor, nn
 
 from datasets.base import DataSpec
 from datasets.batch import Batch
-from datasets.seeds import generator
 from datasets.tasks import Task, masked_mean
 from methods.base import Method, MethodConfig, hyper
 from methods.encoders import EncoderConfig, cannot_encode, projector
 from methods.fusion import present, shown
 from methods.noise import normal
+from methods.patterns import mean_over_patterns, missing_patterns, possible
 
 BOUND = 10.0
 """Largest log precision either way: exp stays far within single precision, and so do ratios of weights."""
@@ -78,22 +77,6 @@ class RAMLConfig(EncoderConfig):
 # ---- losses: pure functions of tensors ------------------------------------------------------------------------------
 
 
-def missing_patterns(modalities: int, most: int) -> Tensor:
-    """All 2^M - 1 non-empty modality subsets, the full one first, (P, M) bool; of more than `most`, a fixed sample.
-
-    The sample holds the full set and every single modality, however small `most` is.
-    """
-    if 2**modalities - 1 <= most:
-        return torch.tensor(list(product([True, False], repeat=modalities))[:-1])
-    draw = generator("raml patterns", modalities, most)
-    chosen = [[True] * modalities, *torch.eye(modalities, dtype=torch.bool).tolist()]
-    while len(chosen) < most:
-        pattern = draw.integers(0, 2, modalities).astype(bool).tolist()
-        if any(pattern) and pattern not in chosen:
-            chosen.append(pattern)
-    return torch.tensor(chosen)
-
-
 def relative_precision(log_precision: Tensor) -> Tensor:
     """Precisions over the largest one of a sample's modalities, (M, B, D): ratios of them are all that fusion needs."""
     return (log_precision - log_precision.amax(0, keepdim=True)).exp()
@@ -138,16 +121,6 @@ def l1_norm(fused_size: Tensor, reduction: Literal["sum", "mean"]) -> Tensor:
         reduction: over the D features, `sum` as the norm is printed.
     """
     return fused_size.sum(-1) if reduction == "sum" else fused_size.mean(-1)
-
-
-def possible(patterns: Tensor, available: Tensor) -> Tensor:
-    """Which missing patterns a sample can be shown in, those within what it has: (P, M), (B, M) -> (P, B) bool."""
-    return ~(patterns[:, None, :] & ~available[None]).any(-1)
-
-
-def mean_over_patterns(values: Tensor, fits: Tensor) -> Tensor:
-    """Mean over the patterns that fit a sample, (P, ...) and its mask -> (...); 0 where none does."""
-    return (values * fits).sum(0) / fits.sum(0).clamp(min=1)
 
 
 # ---- the method -----------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.noise import dropout
+
 
 def unit(x: Tensor) -> Tensor:
     """`x` scaled to norm 1 along its last axis; a zero vector stays zero."""
@@ -28,3 +30,29 @@ class Residual(nn.Module):
 def residual_head(latent: int, outputs: int) -> nn.Sequential:
     """Classifier or regressor (..., d) -> (..., C): a residual block, then one linear layer (GMC code)."""
     return nn.Sequential(Residual(latent), nn.Linear(latent, outputs))
+
+
+class DropoutHead(nn.Module):
+    """Classifier or regressor of two hidden layers, each with ReLU and dropout (MMIN code; RAML's baselines).
+
+    Args:
+        inputs: width of the input.
+        hidden: width of both hidden layers.
+        outputs: C.
+        rate: share of hidden units dropped in training.
+        site: dropout takes this site of the noise and the next.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, rate: float, site: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(inputs, hidden), nn.Linear(hidden, hidden)])
+        self.out = nn.Linear(hidden, outputs)
+        self.rate, self.site = rate, site
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """(B, inputs) and the samples' noise keys (B,) -> (B, C)."""
+        for offset, layer in enumerate(self.layers):
+            x = layer(x).relu()
+            if self.training:
+                x = dropout(x, self.rate, noise, self.site + offset)
+        return self.out(x)  # type: ignore[no-any-return]

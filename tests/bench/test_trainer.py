@@ -1,7 +1,8 @@
 """The training loop: what a method sees, which epoch is chosen, and that numbers repeat."""
 
 from itertools import pairwise
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from bench.grid_file import parse_grid
 from bench.plan import Training, make_plan
-from bench.trainer import Trainer, TrainingFailed, selection_subsets, subset_masks
+from bench.trainer import Trainer, TrainingFailed, selection_subsets, stage_epochs, subset_masks
 from datasets.base import Data
 from datasets.batch import Batch
 from datasets.catalog import DATASETS
+from methods.base import Stage
+from methods.unimodal import Unimodal
 from tests.bench import odd_methods
 from tests.bench.run_tools import ODD
 
@@ -112,7 +115,7 @@ def test_a_batch_without_labels_moves_nothing_in_a_supervised_method() -> None:
         return real(batch)
 
     made.method.loss = loss  # type: ignore[method-assign]
-    made._train_epoch(1, optimiser, np.random.default_rng(0))
+    made._train_epoch(0, (0.0, 1.0), optimiser, np.random.default_rng(0))
     for (had_labels, before), (_, after) in pairwise(states):
         assert torch.equal(before, after) != had_labels
 
@@ -215,3 +218,59 @@ def test_gradients_and_pseudo_labels_are_watched() -> None:
     assert {"gradient/f", "gradient/g0", "diagnose/u_variance", "diagnose/pseudo_label_accuracy"} <= set(row)
     assert 0 <= row["diagnose/pseudo_label_accuracy"] <= 1
     assert "diagnose/pseudo_label_accuracy" not in trainer(method="gmc").run().curves[-1]
+
+
+# ---- stages ---------------------------------------------------------------------------------------------------------
+
+
+class Staged(Unimodal):
+    """A teacher for half of the epochs, the rest of the networks for the other half."""
+
+    seen: ClassVar[list[tuple[str, float, bool]]] = []
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("teacher", 0.5, ("f0", "g0", "c0")), Stage("students", 0.5, ("f", "g", "c")))
+
+    def enter(self, train: Batch) -> None:
+        self.seen.append((f"enter {self.stage}", float(len(train.target)), self.training))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        self.seen.append((self.stage, float(batch.progress[0]), self.training))
+        return super().loss(batch)
+
+
+def test_stages_train_their_own_parameters_one_after_the_other() -> None:
+    made = trainer(method="unimodal", epochs=4)
+    made.method = Staged(made.spec.modalities, made.task, made.method.config)
+    made.learnable = {name for name, _ in made.method.named_parameters()}
+    Staged.seen.clear()
+    states = [{name: p.detach().clone() for name, p in made.method.named_parameters()}]
+    result = made.run(
+        lambda epoch, row: states.append({n: p.detach().clone() for n, p in made.method.named_parameters()})
+    )
+
+    def moved(before: int, after: int) -> set[str]:
+        return {name.split(".")[0] for name in states[0] if not torch.equal(states[before][name], states[after][name])}
+
+    assert moved(0, 2) == {"f0", "g0", "c0"}
+    assert moved(2, 4) == {"f", "g", "c"}
+    assert result.best_epoch in (3, 4)  # before, half of the method has not been trained
+    steps = made.steps
+    names = [name for name, _, _ in Staged.seen]
+    assert names == ["enter teacher", *["teacher"] * 2 * steps, "enter students", *["students"] * 2 * steps]
+    progress = [share for name, share, _ in Staged.seen if name == "students"]
+    assert progress == pytest.approx([k / (2 * steps) for k in range(2 * steps)])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "shares", "expected"), [(10, (0.5, 0.5), [5, 5]), (3, (0.9, 0.05, 0.05), [1, 1, 1])]
+)
+def test_every_stage_gets_an_epoch(epochs: int, shares: tuple[float, ...], expected: list[int]) -> None:
+    method = SimpleNamespace(name="m", stages=lambda: tuple(Stage(str(i), share) for i, share in enumerate(shares)))
+    assert [count for _, count in stage_epochs(method, epochs)] == expected  # type: ignore[arg-type]
+
+
+def test_more_stages_than_epochs_is_told() -> None:
+    method = SimpleNamespace(name="m", stages=lambda: (Stage("teacher", 0.5), Stage("student", 0.5)))
+    with pytest.raises(TrainingFailed, match=r"m trains in 2 stages \(teacher, student\).*train.epochs is 1"):
+        stage_epochs(method, 1)  # type: ignore[arg-type]

@@ -76,5 +76,5 @@ def test_the_caller_keeps_its_own_tensors():
 
 def test_a_batch_is_a_tree_of_tensors():
     leaves = torch.utils._pytree.tree_leaves(make_batch(inputs(), torch.ones(4)))
-    assert len(leaves) == 7
+    assert len(leaves) == 8
     assert all(isinstance(leaf, torch.Tensor) for leaf in leaves)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from datasets.batch import Batch, make_batch
 from datasets.tasks import MultiClass, Regression
 from methods.noise import normal, row_keys
+from methods.patterns import mean_over_patterns, missing_patterns, possible
 from methods.raml import (
     BOUND,
     RAML,
@@ -20,9 +21,6 @@ from methods.raml import (
     RAMLConfig,
     fused_means,
     fusion_weights,
-    mean_over_patterns,
-    missing_patterns,
-    possible,
 )
 
 # ---- the worked example: two modalities, two features, one sample of class 0 and a predictor that changes nothing ----
