@@ -34,6 +34,19 @@ SWITCHES: dict[str, list[dict[str, Any]]] = {
         {"full_modality_training": True, "weighting": "fixed", "width": 24, "fc": "plain"},
         {"max_patterns": 6},
     ],
+    "tmc": [
+        {"view_network": "linear", "activation": "relu", "mask_aware": False},
+        {"mask_aware": False, "patterns": "none", "anneal_share": 1.0},
+        {"projector": "lstm", "max_patterns": 5},
+    ],
+    "etmc": [
+        {"pseudo_view": "complete", "view_network": "linear"},
+        {"mask_aware": False, "patterns": "none", "activation": "relu"},
+    ],
+    "md": [
+        {"view_network": "linear", "hidden": 24, "dropout": 0.0, "gate_on_unlabelled": False},
+        {"mask_aware": False, "detach_tcp": True, "fc": "plain", "max_patterns": 5},
+    ],
     "unimodal": [
         {"unimodal_full": "late_mean", "late_fusion": "prob_mean"},
         {"projector": "textcnn", "joint": "concat", "fc": "plain"},
