@@ -1,7 +1,8 @@
-"""The prepared store of a file-based data set: a directory with `data.safetensors` and `card.json`.
+"""The prepared store of a file-based data set: a directory with `data.safetensors`, `card.json` and `card.html`.
 
 The arrays are read memory-mapped: opening a store of any size costs nothing, and all workers share its pages.
-The card says what the arrays are; the fingerprint, a hash of their content, binds the two together.
+The card says what the arrays are; the fingerprint, a hash of their content, binds the two together. `card.html` is
+the card for people, made from it (`datasets.card_page`) and never read.
 """
 
 import errno
@@ -10,8 +11,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Annotated, Any
@@ -22,11 +25,15 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from datasets.base import SPLITS, Data, DataSpec, Part, Split
 from datasets.errors import DataError
+from datasets.progress import report
+from datasets.statistics import describe_target, describe_values
 from datasets.tasks import TASKS, MultiClass, MultiLabel, Regression, Task
 
-FORMAT_VERSION = 1
-ARRAYS, CARD = "data.safetensors", "card.json"
+FORMAT_VERSION = 2
+ARRAYS, CARD, PAGE = "data.safetensors", "card.json", "card.html"
+EXTRA = "extra/"
 MAX_CARD_BYTES = 1 << 20
+WRITE_BYTES = 64 << 20
 STALE_S = 24 * 3600
 """Age at which what a killed `prepare` left beside a store is swept away."""
 
@@ -47,6 +54,27 @@ class Card(BaseModel):
     data_bytes: int
     provenance: dict[str, str] = {}
     """Where the arrays come from: source file, its hash, notes."""
+    warnings: list[str] = []
+    """Differences from what is known of the data set, and what was changed in its values; a sentence each."""
+    facts: dict[str, Any] = {}
+    """What the data set's own code wants to know without the arrays."""
+    extras: dict[str, list[int]] = {}
+    """Shape of each further array, by its name without `extra/`."""
+    statistics: dict[str, dict[Split, dict[str, float]]] = {}
+    """Modality -> split -> `statistics.Statistics`."""
+    labels: dict[Split, dict[str, int]] = {}
+    """Split -> samples of each class or label, or a histogram of the values."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What the card says beyond the arrays; see `Card`."""
+
+    provenance: Mapping[str, str]
+    warnings: Sequence[str] = ()
+    facts: Mapping[str, Any] | None = None
+    extras: Mapping[str, NDArray[Any]] | None = None
+    """Further arrays for the data set's own code, such as lengths; part of the fingerprint."""
 
 
 def data_home() -> Path:
@@ -68,18 +96,46 @@ def store_directory(name: str) -> Path:
 
 def spec_of(name: str, task: Task, parts: Mapping[Split, Part]) -> DataSpec:
     """The description of `parts`, with the fingerprint of their content."""
+    return replace(outline(name, task, parts), fingerprint=fingerprint(task, parts))
+
+
+def outline(name: str, task: Task, parts: Mapping[Split, Part]) -> DataSpec:
+    """The description of `parts` with an empty fingerprint, for `write_store` to fill in: one pass less."""
     shapes = {modality: x.shape[1:] for modality, x in parts["train"].inputs.items()}
     sizes = {split: len(parts[split]) for split in SPLITS}
-    return DataSpec(name, shapes, task, sizes, fingerprint(task, parts))
+    return DataSpec(name, shapes, task, sizes, "")
 
 
-def fingerprint(task: Task, parts: Mapping[Split, Part]) -> str:
+def fingerprint(task: Task, parts: Mapping[Split, Part], extras: Mapping[str, NDArray[Any]] | None = None) -> str:
     """Hash of the task and of every array's name, type, shape and values, 32 hexadecimal digits."""
-    digest = hashlib.sha256(json.dumps(task.to_json(), sort_keys=True).encode())
-    for name, array in named_arrays(parts):
-        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()[:32]
+    digest = Digest(task)
+    for name, array in [*named_arrays(parts), *named_extras(extras)]:
+        digest.add(name, array)
+    return digest.text()
+
+
+class Digest:
+    """A fingerprint in the making."""
+
+    def __init__(self, task: Task) -> None:
+        self._hash = hashlib.sha256(json.dumps(task.to_json(), sort_keys=True).encode())
+
+    def add(self, name: str, array: NDArray[Any]) -> None:
+        self._hash.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        self._hash.update(_bytes_of(array))
+
+    def text(self) -> str:
+        return self._hash.hexdigest()[:32]
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def named_extras(extras: Mapping[str, NDArray[Any]] | None) -> Iterator[tuple[str, NDArray[Any]]]:
+    """`extra/...` with their arrays, by name."""
+    for name, array in sorted((extras or {}).items()):
+        yield EXTRA + name, array
 
 
 def named_arrays(parts: Mapping[Split, Part]) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -135,47 +191,51 @@ def _expected_arrays(spec: DataSpec) -> dict[str, tuple[np.dtype[Any], tuple[int
 
 
 def write_store(
-    directory: Path, spec: DataSpec, parts: Mapping[Split, Part], provenance: Mapping[str, str] | None = None
-) -> None:
+    directory: Path, spec: DataSpec, parts: Mapping[Split, Part], notes: Notes | Mapping[str, str] | None = None
+) -> DataSpec:
     """Write a store whole or not at all; one that holds the same content already is left alone.
 
     The files go to a folder beside `directory`, are flushed to the disk, and then take its place.
 
     Args:
         directory: where the store goes; replaced when it is a store, refused when it holds anything else.
-        spec: what the arrays are, with their content's fingerprint (`spec_of`).
+        spec: what the arrays are, with their content's fingerprint (`spec_of`), or without one (`outline`).
         parts: the arrays.
-        provenance: where they come from, for the card.
+        notes: what else the card says; a plain mapping is where the arrays come from.
+
+    Returns:
+        The spec with its fingerprint.
 
     Raises:
         DataError: the arrays are not what `spec` says, or `directory` is in other use or cannot be written.
     """
+    notes = notes if isinstance(notes, Notes) else Notes(notes or {})
     if problems := content_problems(spec, parts):
         raise DataError(f"data set '{spec.name}' is not written: {problems[0]}{_and_more(problems)}")
-    if spec.fingerprint != fingerprint(spec.task, parts):
-        raise DataError(f"data set '{spec.name}' is not written: its arrays do not have the fingerprint of its spec.")
     try:
         directory = directory.resolve()  # a link stays, what it points to is replaced
         _refuse_foreign_folder(directory)
-        if _holds(directory, spec):
-            return
+        if spec.fingerprint and _holds(directory, spec):
+            return spec
         _sweep_stale(directory)
         directory.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
         try:
-            _write_files(staging, spec, parts, provenance or {})
+            spec = _write_files(staging, spec, parts, notes)
             _take_place(staging, directory)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise DataError(f"store {directory} cannot be written: {error.strerror or error}.") from error
+    return spec
 
 
-def _write_files(staging: Path, spec: DataSpec, parts: Mapping[Split, Part], provenance: Mapping[str, str]) -> None:
-    from safetensors.numpy import save_file
-
-    arrays = {name: np.ascontiguousarray(array) for name, array in named_arrays(parts)}
-    save_file(arrays, staging / ARRAYS, metadata={"fingerprint": spec.fingerprint})
+def _write_files(staging: Path, spec: DataSpec, parts: Mapping[Split, Part], notes: Notes) -> DataSpec:
+    arrays = {**dict(named_arrays(parts)), **dict(named_extras(notes.extras))}
+    found = _write_arrays(staging / ARRAYS, spec.task, arrays)
+    if spec.fingerprint not in ("", found):
+        raise DataError(f"data set '{spec.name}' is not written: its arrays do not have the fingerprint of its spec.")
+    spec = replace(spec, fingerprint=found)
     card = Card(
         name=spec.name,
         modalities={name: list(shape) for name, shape in spec.modalities.items()},
@@ -183,13 +243,58 @@ def _write_files(staging: Path, spec: DataSpec, parts: Mapping[Split, Part], pro
         sizes=dict(spec.sizes),
         fingerprint=spec.fingerprint,
         data_bytes=(staging / ARRAYS).stat().st_size,
-        provenance=dict(provenance),
+        provenance=dict(notes.provenance),
+        warnings=list(notes.warnings),
+        facts=dict(notes.facts or {}),
+        extras={name: list(x.shape) for name, x in (notes.extras or {}).items()},
+        statistics={
+            modality: {split: describe_values(parts[split].inputs[modality]).to_json() for split in SPLITS}
+            for modality in spec.modalities
+        },
+        labels={split: describe_target(spec.task, parts[split].target) for split in SPLITS},
     )
     (staging / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     staging.chmod(0o755)  # a store is for everyone who may enter its parent; the defaults here are private
     (staging / ARRAYS).chmod(0o644)
     for path in (staging / ARRAYS, staging / CARD, staging):
         _flush(path)
+    return spec
+
+
+TYPE_NAMES = {"<f4": "F32", "<f8": "F64", "<i8": "I64", "<i4": "I32", "|i1": "I8", "|u1": "U8", "|b1": "BOOL"}
+
+
+def _write_arrays(path: Path, task: Task, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Write a safetensors file straight from the arrays' memory and return their fingerprint.
+
+    The library's writer first copies every array, which doubles the memory of a large data set. The fingerprint
+    stands in the header at a fixed width and is filled in at the end; it is computed beside the writing.
+    """
+    header: dict[str, Any] = {"__metadata__": {"fingerprint": "-" * 32}}
+    end = 0
+    for name, array in sorted(arrays.items(), key=lambda item: -item[1].itemsize):  # so that each is aligned
+        header[name] = {
+            "dtype": TYPE_NAMES[array.dtype.str],
+            "shape": array.shape,
+            "data_offsets": [end, end + array.nbytes],
+        }
+        end += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    digest = Digest(task)
+    with path.open("wb") as file, ThreadPoolExecutor(1) as beside:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, array in arrays.items():
+            hashing = beside.submit(digest.add, name, array)
+            file.seek(8 + len(text) + header[name]["data_offsets"][0])
+            content = _bytes_of(array)
+            for start in range(0, len(content), WRITE_BYTES):
+                file.write(content[start : start + WRITE_BYTES])
+                report("writing the store", file.tell(), 8 + len(text) + end)
+            hashing.result()
+        file.seek(8 + text.index(b"-" * 32))
+        file.write(digest.text().encode())
+    return digest.text()
 
 
 def _take_place(staging: Path, directory: Path) -> None:
@@ -219,7 +324,7 @@ def _flush(path: Path) -> None:
 
 def _refuse_foreign_folder(directory: Path) -> None:
     try:
-        foreign = sorted({entry.name for entry in directory.iterdir()} - {ARRAYS, CARD})
+        foreign = sorted({entry.name for entry in directory.iterdir()} - {ARRAYS, CARD, PAGE})
     except NotADirectoryError:
         foreign = [directory.name]
     except FileNotFoundError:
@@ -314,6 +419,15 @@ def _read_task(directory: Path, card: Card) -> Task:
     return task
 
 
+@dataclass(frozen=True)
+class Stored:
+    """All that a store holds."""
+
+    data: Data
+    extras: Mapping[str, NDArray[Any]]
+    card: Card
+
+
 def read_store(directory: Path) -> Data:
     """The arrays of the store, memory-mapped: nothing is read before it is used, and writes never reach the file.
 
@@ -323,23 +437,32 @@ def read_store(directory: Path) -> Data:
     Raises:
         DataError: as `read_spec`, or the arrays are truncated, damaged or not those of the card.
     """
+    return read_all(directory).data
+
+
+def read_all(directory: Path) -> Stored:
+    """As `read_store`, with the card and the further arrays."""
     spec, card = read_spec(directory), read_card(directory)
     arrays = _map_arrays(directory, card)
     expected = _expected_arrays(spec)
     path = directory / ARRAYS
-    if odd := set(arrays) ^ set(expected):
+    if odd := set(arrays) ^ {*expected, *(EXTRA + name for name in card.extras)}:
         raise _damaged(path, f"does not hold the arrays of its card ('{min(odd)}')")
     for name, (dtype, shape) in expected.items():
         if arrays[name].dtype != dtype or arrays[name].shape != shape:
             found = f"{arrays[name].dtype} {arrays[name].shape}"
             raise _damaged(path, f"has {name} as {found}, its card says {dtype} {shape}")
+    extras = {name: arrays[EXTRA + name] for name in card.extras}
+    for name, extra in extras.items():
+        if extra.shape != tuple(card.extras[name]):
+            raise _damaged(path, f"has {EXTRA}{name} as {extra.shape}, its card says {tuple(card.extras[name])}")
     parts = {
         split: Part(
             {modality: arrays[f"{split}/inputs/{modality}"] for modality in spec.modalities}, arrays[f"{split}/target"]
         )
         for split in SPLITS
     }
-    return Data(spec, parts)
+    return Stored(Data(spec, parts), extras, card)
 
 
 def _map_arrays(directory: Path, card: Card) -> dict[str, NDArray[Any]]:
@@ -371,11 +494,12 @@ def verify_store(directory: Path) -> list[str]:
     Digest, types, shapes, NaN and infinities, label ranges, truncation.
     """
     try:
-        data = read_store(directory)
+        stored = read_all(directory)
     except DataError as error:
         return [str(error)]
+    data = stored.data
     problems = content_problems(data.spec, data.parts)
-    if fingerprint(data.spec.task, data.parts) != data.spec.fingerprint:
+    if fingerprint(data.spec.task, data.parts, stored.extras) != data.spec.fingerprint:
         problems.append(f"the values in {directory / ARRAYS} have changed: they do not have the card's fingerprint.")
     return problems
 

@@ -388,10 +388,10 @@ def test_a_changed_value_is_found_by_verify(store):
 
 
 def test_a_newer_format_asks_for_an_update(store):
-    edit_card(store, format_version=2)
+    edit_card(store, format_version=3)
     told = message(read_spec, store)
     assert told == (
-        f"{store / CARD} has format version 2, this suite reads up to 1: update robult-bench, or prepare the data set "
+        f"{store / CARD} has format version 3, this suite reads up to 2: update robult-bench, or prepare the data set "
         "again."
     )
 

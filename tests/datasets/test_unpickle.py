@@ -164,7 +164,7 @@ F8 = b"cnumpy\ndtype\n(X\x02\x00\x00\x00f8I0\nI1\ntR"
 OBJECT = F8.replace(b"f8", b"O8")
 HUGE = b"\x8a\x08" + struct.pack("<q", 2**40)
 BAD = {
-    "huge shape, few bytes": (BEGIN + b"(K\x01" + HUGE + b"\x85" + F8 + b"\x89C\x08" + bytes(8) + b"tb.", "comes with 8"),
+    "huge shape, few bytes": (BEGIN + b"(K\x01" + HUGE + b"\x85" + F8 + b"\x89C\x08" + bytes(8) + b"tb.", "comes with"),
     "huge shape from the start": (ARRAY + b"cnumpy\nndarray\n(" + HUGE + b"tC\x01b\x87R.", "does not begin as NumPy"),
     "ndarray called": (b"cnumpy\nndarray\n(" + HUGE + b"\x85tR.", "calls something that is not a function"),
     "ndarray made": (b"\x80\x02cnumpy\nndarray\n" + HUGE + b"\x85\x81.", "builds an object"),
@@ -259,4 +259,5 @@ def test_no_change_of_bytes_does_anything_but_raise_or_read(tmp_path, data):
     try:
         read_pickle(tmp_path / "odd.pkl")
     except DataError as error:
-        assert str(error).isprintable()
+        told = str(error)
+        assert told.isprintable()  # noqa: PT017 (either may happen)
