@@ -18,7 +18,7 @@ from datasets.errors import UserError, did_you_mean
 from methods.base import MethodConfig
 from methods.registry import METHODS
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Part of every identity. Raise it when a change of the code changes results: earlier ones then count as other work."""
 
 MAX_TRAININGS = 1_000_000

@@ -13,38 +13,54 @@ from torch import Tensor
 _LOW32 = 0xFFFFFFFF
 
 
-def _mix(x: Tensor) -> Tensor:
-    """A bijection of 32-bit words in which every input bit moves about half of the output bits (int64 in, int64 out).
+def _signed(word: int) -> int:
+    """The 32-bit integer with the bits of `word`."""
+    return (word & _LOW32) - ((word & 0x80000000) << 1)
 
-    The multiplications wrap around at 64 bits; the low 32 bits, all that is kept, are right all the same.
+
+def _mix(x: Tensor) -> Tensor:
+    """A bijection of 32-bit words in which every input bit moves about half of the output bits, int32 -> int32.
+
+    32 bits, because vector units multiply them at once where they do not 64. Right shifts must not drag the sign along,
+    hence the masks.
     """
-    x = (x ^ (x >> 16)).mul_(0x7FEB352D).bitwise_and_(_LOW32)
-    x = x.bitwise_xor_(x >> 15).mul_(0x846CA68B).bitwise_and_(_LOW32)
-    return x.bitwise_xor_(x >> 16)
+    x = (x ^ ((x >> 16) & 0xFFFF)).mul_(_signed(0x7FEB352D))
+    x = x.bitwise_xor_((x >> 15) & 0x1FFFF).mul_(_signed(0x846CA68B))
+    return x.bitwise_xor_((x >> 16) & 0xFFFF)
+
+
+def _word(key: Tensor) -> Tensor:
+    """int64 below 2^32 -> int32 of the same bits."""
+    return torch.where(key > 0x7FFFFFFF, key - (1 << 32), key).to(torch.int32)
+
+
+def _key(word: Tensor) -> Tensor:
+    """int32 -> int64 below 2^32 of the same bits."""
+    return word.to(torch.int64) & _LOW32
 
 
 def row_keys(seed: int, step: int, size: int, device: torch.device | str = "cpu") -> Tensor:
     """Keys of the samples of one batch, (B,) int64 below 2^32; another seed, step or row gives another key."""
-    low, high = seed & _LOW32, (seed >> 32) & _LOW32
-    row = torch.arange(size, device=device)
-    return _mix((_mix((_mix((row + low) & _LOW32) + step) & _LOW32) + high) & _LOW32)
+    low, high = _signed(seed), _signed(seed >> 32)
+    row = torch.arange(size, device=device, dtype=torch.int32)
+    return _key(_mix(_mix(_mix(row + low) + _signed(step)) + high))
 
 
 def uniform(key: Tensor, site: int, shape: tuple[int, ...] = ()) -> Tensor:
     """Numbers in [0, 1) with 24 bits, one block of `shape` a sample: (B,) -> (B, *shape)."""
     word = _words(key, site, math.prod(shape)).reshape(key.shape + shape)
-    return (word >> 8).to(torch.float32) * 2.0**-24
+    return ((word >> 8) & 0xFFFFFF).to(torch.float32) * 2.0**-24
 
 
 def _words(key: Tensor, site: int, count: int) -> Tensor:
-    """`count` random words of 32 bits a sample, (B,) -> (B, count) int64."""
-    start = _mix((key + 0x9E3779B9 * (site + 1)) & _LOW32)[..., None]
-    return _mix((start + 0x85EBCA6B * torch.arange(count, device=key.device)).bitwise_and_(_LOW32))
+    """`count` random words of 32 bits a sample, (B,) -> (B, count) int32."""
+    start = _mix(_word(key) + _signed(0x9E3779B9 * (site + 1)))[..., None]
+    return _mix(start + _signed(0x85EBCA6B) * torch.arange(count, device=key.device, dtype=torch.int32))
 
 
 def split(key: Tensor, site: int, count: int) -> Tensor:
     """`count` keys in place of each, for as many networks that run as one: (B,) -> (count, B) int64 below 2^32."""
-    return _words(key, site, count).mT
+    return _key(_words(key, site, count)).mT
 
 
 def normal(key: Tensor, site: int, shape: tuple[int, ...] = ()) -> Tensor:
@@ -61,6 +77,6 @@ def dropout(x: Tensor, p: float, key: Tensor, site: int) -> Tensor:
     if p == 0.0:
         return x
     count, steps = math.prod(x.shape[1:]), round(p * 2**16)
-    word = _words(key, site, (count + 1) // 2)
-    kept = torch.cat([(word & 0xFFFF) >= steps, word >= (steps << 16)], dim=-1)[..., :count]
-    return x * kept.to(x.dtype).mul_(2**16 / (2**16 - steps)).reshape(x.shape)
+    halves = _words(key, site, (count + 1) // 2).view(torch.int16)[..., :count]
+    kept = (halves >= steps - 2**15).to(x.dtype)
+    return x * kept.mul_(2**16 / (2**16 - steps)).reshape(x.shape)
