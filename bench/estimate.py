@@ -69,14 +69,16 @@ def _cost(training: Training, device: str) -> tuple[float, float]:
     spec = training.dataset.spec
     short = replace(training, settings=training.settings.model_copy(update={"epochs": 1}), label_ratio=1.0)
     trainer = Trainer(short, _random(spec, training), device)
-    rows = list(trainer.run().curves)  # warm-up, and the evaluation that ends a training
-    started = time.perf_counter()
+    stages = trainer.method.stages()
+    trainer.settings = trainer.settings.model_copy(update={"epochs": len(stages)})  # one of each
+    trainer.run()  # warm-up, and the evaluation that ends a training
     steps = max(trainer.steps, 1)
-    if trainer.method.iterative:
-        rows = list(trainer._epochs())
-    per_epoch = time.perf_counter() - started
+    per_epoch, started = 0.0, time.perf_counter()
+    for stage, _ in zip(stages, trainer._epochs(), strict=False):  # a method without epochs gives no row
+        now = time.perf_counter()
+        per_epoch, started = per_epoch + stage.share * (now - started), now
     true_steps = max(spec.sizes["train"] // min(training.settings.batch_size, spec.sizes["train"]), 1)
-    seconds = per_epoch / steps * true_steps * training.settings.epochs * bool(rows)
+    seconds = per_epoch / steps * true_steps * training.settings.epochs
     bytes_ = sum(4 * sum(spec.sizes.values()) * int(np.prod(shape)) for shape in spec.modalities.values())
     parameters = sum(p.numel() for p in trainer.method.parameters())
     return seconds, (2 * bytes_ + 20 * parameters) / 2**20
