@@ -24,16 +24,18 @@ from datasets.batch import Batch
 from datasets.tasks import Task
 from methods.base import Method, MethodConfig, hyper
 from methods.fusion import shown
-from methods.noise import uniform
-from methods.transformer import Block, SelfAttention, Transformer, attend, join_heads, split_heads, xavier
-
-PromptType = Literal["input", "attention"]
-
-PATTERNS = 3
-"""Missing patterns of two modalities: complete, the first missing, the second missing."""
-
-SIMULATION = 0
-"""Noise site at which the simulated pattern of a sample is drawn."""
+from methods.prompts import (
+    PromptedTransformer,
+    PromptInit,
+    PromptType,
+    initial_prompts,
+    pattern_code,
+    prompt_sizes,
+    select_prompts,
+    simulate_missing,
+    task_head,
+)
+from methods.transformer import xavier
 
 
 class PromptTransConfig(MethodConfig):
@@ -53,7 +55,7 @@ class PromptTransConfig(MethodConfig):
         search=(2, 4, 8, 16),
         unit="tokens",
     )
-    prompt_init: Literal["normal", "rows"] = hyper(
+    prompt_init: PromptInit = hyper(
         "normal",
         source="the code starts with zeros and one row of ones, another row for each pattern (rows); equal rows stay "
         "equal without the dropout of its trunk, and few labels taught less, so that we start from N(0, 0.02) like its "
@@ -94,42 +96,6 @@ class PromptTransConfig(MethodConfig):
         return max(1, self.depth // 2)
 
 
-# ---- missing patterns -----------------------------------------------------------------------------------------------
-
-
-def pattern_code(available: Tensor) -> Tensor:
-    """0 complete, 1 the first modality missing, 2 the second, 3 both; available (B, 2) -> (B,) int64."""
-    missing = (~available).long()
-    return missing[:, 0] + 2 * missing[:, 1]
-
-
-def select_prompts(table: Tensor, code: Tensor) -> Tensor:
-    """Every sample's prompts by its pattern, table (PATTERNS, L, P, E), code (B,) -> (B, L, P, E).
-
-    A product with one-hot rows: exact, and unlike that of an index its gradient is summed in a fixed order on a GPU.
-    Code 3, a row without any modality, gets zeros.
-    """
-    chosen = code[:, None] == torch.arange(len(table), device=code.device)  # (B, PATTERNS)
-    return (chosen.to(table.dtype) @ table.flatten(1)).reshape(-1, *table.shape[1:])
-
-
-def simulate_missing(available: Tensor, key: Tensor) -> Tensor:
-    """Hide nothing, the first or the second modality of every complete sample, each with probability 1/3.
-
-    Incomplete samples stay as they are (reference code: `simulate_missing`).
-
-    Args:
-        available: (B, 2) bool.
-        key: noise keys of the samples, (B,) int64.
-
-    Returns:
-        What is left, (B, 2) bool.
-    """
-    drawn = (PATTERNS * uniform(key, SIMULATION)).long()  # (B,) in 0..2
-    hidden = torch.stack([drawn == 1, drawn == 2], dim=-1)
-    return available & ~(hidden & available.all(dim=1, keepdim=True))
-
-
 # ---- modules --------------------------------------------------------------------------------------------------------
 
 
@@ -159,67 +125,6 @@ class Tokeniser(nn.Module):
         return tokens if self.position is None else tokens + self.position
 
 
-def prefix_attention(attention: SelfAttention, x: Tensor, prompt: Tensor) -> Tensor:
-    """softmax(q [P_k; K]^T / sqrt(d_h)) [P_v; V], the prefixes taken as they are (Lee et al., 3.3, attention-level).
-
-    Args:
-        attention: its projections make q, K and V of the tokens.
-        x: (B, N, E).
-        prompt: P_k in the first half of its rows, P_v in the second, (B, P, E).
-
-    Returns:
-        (B, N, E): as many tokens as came.
-    """
-    query, key, value = (split_heads(part, attention.heads) for part in attention.qkv(x).chunk(3, dim=-1))
-    prefix_key, prefix_value = (split_heads(half, attention.heads) for half in prompt.chunk(2, dim=-2))
-    mixed = attend(query, torch.cat([prefix_key, key], dim=-2), torch.cat([prefix_value, value], dim=-2))
-    return attention.out(join_heads(mixed))  # type: ignore[no-any-return]
-
-
-class PromptedTransformer(nn.Module):
-    """A transformer whose first L layers are prompted. Nothing in it is learnt about a missing pattern."""
-
-    def __init__(self, latent: int, depth: int, heads: int, prompt_type: PromptType) -> None:
-        super().__init__()
-        self.transformer = Transformer(latent, depth, heads)
-        self.prompt_type = prompt_type
-
-    def forward(self, tokens: Tensor, prompts: Tensor) -> Tensor:
-        """tokens (B, N, E), [CLS] first, prompts (B, L, P, E) -> normalised [CLS], (B, E)."""
-        x = tokens
-        for layer, block in enumerate(self.transformer.blocks):
-            if layer >= prompts.shape[1]:
-                x = block(x)
-            elif self.prompt_type == "attention":
-                x = self.prefixed(block, x, prompts[:, layer])  # type: ignore[arg-type]
-            else:
-                # Attention knows no order, so that appended tokens act as prepended ones, and [CLS] stays at 0.
-                x = block(torch.cat([x, prompts[:, layer]], dim=1))
-        return self.transformer.norm(x[:, 0])  # type: ignore[no-any-return]
-
-    @staticmethod
-    def prefixed(block: Block, x: Tensor, prompt: Tensor) -> Tensor:
-        """The block with prefixes before its keys and values, x (B, N, E), prompt (B, P, E) -> (B, N, E)."""
-        x = x + prefix_attention(block.attention, block.norm_attention(x), prompt)
-        return x + block.mlp(block.norm_mlp(x))  # type: ignore[no-any-return]
-
-
-def initial_prompts(config: PromptTransConfig) -> Tensor:
-    """The prompt table before training, (PATTERNS, L, P, E).
-
-    `rows`: zeros, but row 0 of the complete pattern, 2 of the first missing and 1 of the second is ones; in each half
-    for attention-level prompts. Where a half has too few rows they are counted round.
-    """
-    shape = (PATTERNS, config.prompted_layers, config.prompt_length, config.latent)
-    if config.prompt_init == "normal":
-        return 0.02 * torch.randn(shape)
-    table = torch.zeros(shape)
-    rows = config.prompt_length if config.prompt_type == "input" else config.prompt_length // 2
-    for pattern, row in enumerate((0, 2, 1)):
-        table[pattern, :, row % rows :: rows] = 1.0
-    return table
-
-
 # ---- the method -----------------------------------------------------------------------------------------------------
 
 
@@ -244,11 +149,10 @@ class PromptTrans(Method):
         self.tokenisers = nn.ModuleList(Tokeniser(shape, d, config.max_tokens) for shape in shapes.values())
         self.cls = nn.Parameter(0.02 * torch.randn(d))
         self.trunk = PromptedTransformer(d, config.depth, config.heads, config.prompt_type)
-        self.prompts = nn.Parameter(initial_prompts(config))
+        size = (config.prompted_layers, config.prompt_length, d)
+        self.prompts = nn.Parameter(initial_prompts(size, config.prompt_type, config.prompt_init))
         self.pooler = nn.Linear(d, d)
-        self.classifier = nn.Sequential(
-            nn.Linear(d, 2 * d), nn.LayerNorm(2 * d), nn.GELU(), nn.Linear(2 * d, task.width)
-        )
+        self.classifier = task_head(d, task.width)
         xavier(self)  # the code's N(0, 0.02) suits layers on top of pretrained ones
 
     @classmethod
@@ -304,7 +208,5 @@ class PromptTrans(Method):
 
     @torch.no_grad()
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
-        """Root mean square of every pattern's prompts: one that stays where it started was never trained."""
-        size = self.prompts.square().mean(dim=(1, 2, 3)).sqrt()
-        named = ("complete", *(f"without_{name}" for name in self.modalities))
-        return {f"prompt/{pattern}": value for pattern, value in zip(named, size, strict=True)}
+        """How large the prompts of every missing pattern are."""
+        return prompt_sizes(self.prompts, self.modalities)

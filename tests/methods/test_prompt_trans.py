@@ -14,11 +14,9 @@ from datasets.base import DataSpec
 from datasets.batch import Batch, make_batch
 from datasets.tasks import Binary, MultiClass, Regression
 from methods.noise import row_keys
-from methods.prompt_trans import (
+from methods.prompt_trans import PromptTrans, PromptTransConfig, Tokeniser
+from methods.prompts import (
     PromptedTransformer,
-    PromptTrans,
-    PromptTransConfig,
-    Tokeniser,
     initial_prompts,
     pattern_code,
     prefix_attention,
@@ -112,7 +110,7 @@ def test_input_prompts_are_prepended_layer_by_layer_and_stay() -> None:
 @pytest.mark.parametrize(("depth", "prompted"), [(1, 1), (2, 1), (4, 2), (12, 6)])
 def test_the_first_half_of_the_layers_is_prompted(depth: int, prompted: int) -> None:
     assert config(depth=depth).prompted_layers == prompted
-    assert initial_prompts(config(depth=depth)).shape == (3, prompted, 4, 8)
+    assert PromptTrans(SHAPES, Regression(), config(depth=depth)).prompts.shape == (3, prompted, 4, 8)
 
 
 @pytest.mark.parametrize("prompt_type", ["input", "attention"])
@@ -280,11 +278,11 @@ def test_unlabelled_samples_teach_nothing() -> None:
 
 def test_rows_start_as_in_the_reference_code() -> None:
     """16 tokens: row 0 of the complete prompt, row 2 of the one without text, row 1 of the one without image."""
-    table = initial_prompts(config(prompt_init="rows", prompt_length=16))
+    table = initial_prompts((1, 16, 8), "input", "rows")
     ones = [(p, r) for p, r in product(range(3), range(16)) if table[p, :, r].eq(1).all()]
     assert ones == [(0, 0), (1, 2), (2, 1)]
     assert table.sum() == 3 * 1 * 8
-    prefix = initial_prompts(config(prompt_init="rows", prompt_length=16, prompt_type="attention"))
+    prefix = initial_prompts((1, 16, 8), "attention", "rows")
     ones = [(p, r) for p, r in product(range(3), range(16)) if prefix[p, :, r].eq(1).all()]
     assert ones == [(0, 0), (0, 8), (1, 2), (1, 10), (2, 1), (2, 9)]
 
