@@ -5,14 +5,15 @@ Shapes: B batch, M modalities, W task width, K replicas.
 """
 
 import copy
+import dataclasses
 import io
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -53,6 +54,8 @@ class Case:
 
     shapes: dict[str, tuple[int, ...]]
     task: Task
+    token_ids: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Modality -> how many token ids there are, where the values are ids and not numbers."""
 
     def __str__(self) -> str:
         kinds = {len(shape) for shape in self.shapes.values()}
@@ -64,16 +67,27 @@ class Case:
         return DataSpec("contract", self.shapes, self.task, {"train": 32, "valid": 8, "test": 8}, "contract")
 
     def batch(self, size: int = 16, *, seed: int = 0, labels: Literal["all", "half", "none"] = "half") -> Batch:
-        """Normal inputs and random targets; with `half` every other sample is labelled."""
+        """Normal inputs, or token ids, and random targets; with `half` every other sample is labelled."""
         draw = generator("contract", str(self), size, seed)
-        inputs = {
-            name: torch.from_numpy(draw.standard_normal((size, *shape), dtype=np.float32))
-            for name, shape in self.shapes.items()
-        }
+        inputs = {name: self.values(name, size, draw) for name in self.shapes}
         labelled = {"all": torch.ones, "half": torch.ones, "none": torch.zeros}[labels](size, dtype=torch.bool)
         if labels == "half":
             labelled[1::2] = False
         return make_batch(inputs, targets(self.task, size, draw), labelled=labelled, noise=row_keys(seed, 0, size))
+
+    def values(self, name: str, size: int, draw: np.random.Generator) -> Tensor:
+        """`size` samples of one modality, (B, ...) float32."""
+        shape = (size, *self.shapes[name])
+        if name in self.token_ids:
+            return torch.from_numpy(draw.integers(0, self.token_ids[name], shape)).float()
+        return torch.from_numpy(draw.standard_normal(shape, dtype=np.float32))
+
+    def meaning(self, name: str, x: Tensor) -> Tensor:
+        """Numbers as they are; a token id is worth a random number of its own."""
+        if name not in self.token_ids:
+            return x
+        worth = generator("contract", "meaning", name).standard_normal(self.token_ids[name], dtype=np.float32)
+        return torch.from_numpy(worth)[x.long()]
 
     def available(self, size: int, seed: int = 0) -> Tensor:
         """A non-empty modality subset for every sample, of any kind, (B, M) bool."""
@@ -105,8 +119,8 @@ VECTORS: dict[str, tuple[int, ...]] = {"text": (5,), "audio": (3,), "vision": (4
 SEQUENCES: dict[str, tuple[int, ...]] = {"text": (6, 5), "audio": (6, 3), "vision": (6, 4)}
 
 
-def all_cases() -> list[Case]:
-    """Every kind of task with 1 to 4 vectors; some with 2 or 3 sequences, or one of each."""
+def all_cases(cls: type[Method]) -> list[Case]:
+    """Every kind of task with 1 to 4 vectors; some with 2 or 3 sequences, or one of each; what a method adds."""
 
     def first(shapes: dict[str, tuple[int, ...]], count: int) -> dict[str, tuple[int, ...]]:
         return dict(list(shapes.items())[:count])
@@ -114,7 +128,15 @@ def all_cases() -> list[Case]:
     mixed = {"text": SEQUENCES["text"], "audio": VECTORS["audio"]}
     sequences = [Case(first(SEQUENCES, 2), Regression()), Case(first(SEQUENCES, 3), MultiClass(n_classes=3))]
     vectors = [Case(first(VECTORS, m), task) for m, task in product((1, 2, 3, 4), TASKS)]
-    return [*vectors, *sequences, Case(mixed, Regression()), Case(mixed, MultiLabel(n_labels=4))]
+    own = cls.miniature
+    added = [] if own is None else [Case(dict(own.inputs), task, own.token_ids) for task in TASKS]
+    return [*vectors, *sequences, Case(mixed, Regression()), Case(mixed, MultiLabel(n_labels=4)), *added]
+
+
+def small_config(cls: type[Method], values: Mapping[str, Any] | None = None) -> MethodConfig:
+    """The Config a method is checked with: its defaults, made small where it says how, then `values`."""
+    own = {} if cls.miniature is None else dict(cls.miniature.config)
+    return cls.Config.model_validate(own | dict(values or {}))
 
 
 # ---- the method under test ------------------------------------------------------------------------------------------
@@ -129,7 +151,7 @@ class Subject:
 
     def cases(self) -> list[Case]:
         """The cases this method does not refuse."""
-        return [case for case in all_cases() if self.cls.refuses(case.spec, self.config) is None]
+        return [case for case in all_cases(self.cls) if self.cls.refuses(case.spec, self.config) is None]
 
     def few(self) -> list[Case]:
         """One case a kind of task and one of sequences alone, with two modalities where the method takes two."""
@@ -257,7 +279,7 @@ def run_check(check: Check, cls: type[Method], config: MethodConfig | None = Non
     """Try one rule; whatever a method raises becomes the message."""
     where = ""
     try:
-        subject = Subject(cls, cls.Config() if config is None else config)
+        subject = Subject(cls, small_config(cls) if config is None else config)
         for need in check.needs:
             if not getattr(cls, need):
                 return CheckResult(check.name, True, f"does not apply: {need} is False")
@@ -285,7 +307,7 @@ def run_contract(method_cls: type[Method], config: MethodConfig | None = None) -
 
     Args:
         method_cls: the class, ours or a third party's.
-        config: its hyper-parameters; None takes the defaults.
+        config: its hyper-parameters; None takes the defaults, made small where the method says how.
     """
     return [run_check(check, method_cls, config) for check in CHECKS.values()]
 
@@ -321,9 +343,9 @@ def _round_trip(subject: Subject) -> None:
 
 @rule("builds every variant, each different from the default", "class")
 def _variants(subject: Subject) -> None:
-    default = subject.cls.Config()
+    default = small_config(subject.cls)
     for name, values in subject.cls.variants.items():
-        config = subject.cls.Config.model_validate(dict(values))
+        config = small_config(subject.cls, values)
         if config == default:
             raise Broken(f"variant '{name}' changes nothing")
         variant = Subject(subject.cls, config)
@@ -334,7 +356,7 @@ def _variants(subject: Subject) -> None:
 
 @rule("takes some data, and refuses the rest with a reason", "class")
 def _takes(subject: Subject) -> None:
-    for case in all_cases():
+    for case in all_cases(subject.cls):
         reason = subject.cls.refuses(case.spec, subject.config)
         if reason is not None and not (isinstance(reason, str) and reason.strip()):
             raise Broken(f"{case}: `refuses` must return None or a reason, got {reason!r}")
@@ -538,10 +560,10 @@ def _needs_labels(subject: Subject, case: Case) -> None:
 
 
 def learnable(case: Case) -> Batch:
-    """32 labelled samples whose target is a linear function of all inputs together."""
+    """32 labelled samples whose target is a linear function of all inputs, or what they mean, together."""
     batch = case.batch(32, labels="all")
     draw = generator("contract", "signal", str(case))
-    flat = torch.cat([x.flatten(1) for x in batch.inputs.values()], dim=1)  # (B, all features)
+    flat = torch.cat([case.meaning(name, x).flatten(1) for name, x in batch.inputs.items()], dim=1)  # (B, features)
     mixing = torch.from_numpy(draw.standard_normal((flat.shape[1], case.task.width), dtype=np.float32))
     score = flat @ mixing / flat.shape[1] ** 0.5  # (B, W), about normal
     if isinstance(case.task, MultiLabel):

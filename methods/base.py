@@ -59,6 +59,17 @@ class Stage(NamedTuple):
         return not self.trains or any(parameter == name or parameter.startswith(f"{name}.") for name in self.trains)
 
 
+class Miniature(NamedTuple):
+    """Tiny inputs on which the contract tries a method that takes neither vectors nor sequences of vectors."""
+
+    inputs: Mapping[str, tuple[int, ...]]
+    """Modality name -> shape of one sample."""
+    token_ids: Mapping[str, int] = {}
+    """Modality name -> how many token ids there are, where the values are ids: whole numbers from 0 (padding) up."""
+    config: Mapping[str, Any] = {}
+    """Config values that make the method as small, such as random weights in place of a download."""
+
+
 class Method(nn.Module, ABC):
     """One method of the suite. A subclass is one file: Config, losses, modules, `loss`, `predict`, `embed`.
 
@@ -79,6 +90,8 @@ class Method(nn.Module, ABC):
     """True where training uses predicted labels; their accuracy on the hidden ones is then logged."""
     iterative: ClassVar[bool] = True
     """False for a method that is fitted by `finish` alone, without gradient steps."""
+    miniature: ClassVar[Miniature | None] = None
+    """What the contract tries a method on that takes neither its vectors nor its sequences."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], task: Task, config: MethodConfig) -> None:
         super().__init__()

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.contract import CHECKS, run_check, run_contract
+from bench.contract import CHECKS, Subject, run_check, run_contract, small_config
 from datasets.base import DataSpec
 from datasets.batch import Batch
 from datasets.tasks import Task
-from methods.base import Method, MethodConfig, hyper
+from methods.base import Method, MethodConfig, Miniature, hyper
 from methods.fusion import mean_available, shown
 
 
@@ -260,3 +260,46 @@ def test_a_config_can_be_given() -> None:
     rule = CHECKS["predicts for every modality subset, sample by sample"]
     assert run_check(rule, Choosy).ok
     assert not run_check(rule, Choosy, Choosy.Config(works=False)).ok
+
+
+class Reader(Honest):
+    """Takes token ids alone, and no longer than its Config says."""
+
+    class Config(MethodConfig):
+        longest: int = hyper(3, source="our choice")
+
+    variants: Mapping[str, Mapping[str, Any]] = {"longer": {"longest": 9}}
+    miniature = Miniature(inputs={"text": (6,)}, token_ids={"text": 50}, config={"longest": 6})
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], task: Task, config: MethodConfig) -> None:
+        super().__init__({"text": (6 * 8,)}, task, config)
+        self.words = nn.Embedding(50, 8)
+
+    @classmethod
+    def refuses(cls, spec: DataSpec, config: Any) -> str | None:
+        return None if spec.modalities == {"text": (6,)} and config.longest >= 6 else "takes six words"
+
+    def outputs(self, batch: Batch) -> Tensor:
+        (words,) = shown(batch)
+        return self.heads[0](self.words(words.long().clamp(0, 49)).flatten(1))[None]  # type: ignore[no-any-return]
+
+
+def test_a_method_may_bring_its_own_inputs_and_be_made_small() -> None:
+    """Every rule is tried on token ids, under the Config that it is checked with, its variants too."""
+    assert [result for result in run_contract(Reader) if not result.ok] == []
+    cases = Subject(Reader, small_config(Reader)).cases()
+    assert [case.task.kind for case in cases] == ["regression", "binary", "multiclass", "multilabel"]
+    words = cases[0].batch(100).inputs["text"]
+    assert torch.equal(words, words.round())
+    assert (words.min(), words.max()) == (0, 49)
+    assert not run_check(CHECKS["takes some data, and refuses the rest with a reason"], Reader, Reader.Config()).ok
+    assert small_config(Reader, {"longest": 8}) == Reader.Config(longest=8)
+
+
+def test_what_a_method_brings_is_checked_like_all_else() -> None:
+    class Careless(Reader):
+        def loss(self, batch: Batch) -> dict[str, Tensor]:
+            return {"sup": self.task.loss(self.predict(batch), batch.target, batch.valid)}
+
+    result = run_check(CHECKS["never reads hidden labels, and no labels to predict"], Careless)
+    assert "loss 'sup' reads targets that are not labelled" in result.message
