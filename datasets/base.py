@@ -102,9 +102,16 @@ class DataSet(ABC):
             DataError: as `spec`, or the content does not match the fingerprint.
         """
 
+    def verify(self) -> list[str] | None:
+        """What is wrong with what is on disk, a sentence each; None: it is one store, which verifies itself."""
+        return None
+
     @classmethod
-    def prepare(cls, source: Path, store: Path) -> None:
+    def prepare(cls, source: Path, store: Path) -> str | None:
         """Turn the raw file people have into a verified store; data sets that need no file refuse.
+
+        Returns:
+            What to tell the person where the store is not yet what `spec` describes; None: the spec says it all.
 
         Raises:
             UserError: this data set needs no preparation.
