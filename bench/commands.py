@@ -234,18 +234,51 @@ def list_data(*, as_json: bool) -> int:
 
 def prepare_data(name: str, source: Path) -> int:
     """`bench data prepare`."""
+    from bench.data_progress import PrepareBar
     from datasets.catalog import DATASETS
+    from datasets.progress import listening
     from datasets.store import store_directory
 
     cls = DATASETS.get(name)
     if not source.exists():
         raise DataError(f"{source} does not exist: --from takes the raw file or folder of '{name}'.")
     store = store_directory(name)
-    cls.prepare(source, store)
+    before = _written_at(store)
+    with PrepareBar() as bar, listening(bar):
+        told = cls.prepare(source, store)
+    if told:
+        print(told)
+        return 0
     spec = cls().spec()
     sizes = ", ".join(f"{spec.sizes[split]} {split}" for split in ("train", "valid", "test"))
-    print(f"{name}: {sizes}; {len(spec.modalities)} modalities ({spec.full}). Kept in {store}")
+    state = "already prepared" if before == _written_at(store) else "prepared"
+    print(f"{name} is {state}: {sizes}; {len(spec.modalities)} modalities ({spec.full}).")
+    _show_card(store, cls)
     return 0
+
+
+def _written_at(store: Path) -> tuple[int, int] | None:
+    """What tells one writing of a store from another."""
+    card = store / "card.json"
+    return (card.stat().st_ino, card.stat().st_mtime_ns) if card.exists() else None
+
+
+def _show_card(store: Path, cls: type[Any]) -> None:
+    """Say what a store's card says, and write the page of it."""
+    from datasets.card_page import page_is_current, write_page
+    from datasets.store import read_card
+
+    card = read_card(store)
+    if form := card.provenance.get("format"):
+        print(f"format: {form}")
+    for warning in card.warnings:
+        _tell(f"warning: {warning}")
+    try:
+        if not page_is_current(store):
+            write_page(store, {"summary": cls.summary, "source": cls.source, "licence": cls.licence})
+    except OSError as error:  # of a store that others own
+        _tell(f"note: the page of its card cannot be written: {error.strerror}.")
+    print(f"fingerprint {card.fingerprint}, kept in {store}; its card: {store / 'card.html'}")
 
 
 def verify_data(name: str) -> int:
@@ -255,8 +288,10 @@ def verify_data(name: str) -> int:
 
     cls = DATASETS.get(name)
     store = store_directory(name)
-    cls().spec()
-    problems = verify_store(store) if store.exists() else []
+    problems = cls().verify()
+    if problems is None:
+        cls().spec()
+        problems = verify_store(store) if store.exists() else []
     if not problems:
         data = cls().load()
         print(f"{name}: {sum(map(len, data.parts.values()))} samples, fingerprint {data.spec.fingerprint}: sound.")

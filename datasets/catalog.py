@@ -15,5 +15,13 @@ DATASETS = Registry(
         "handwritten": Entry(
             "datasets.handwritten:Handwritten", "UCI handwritten numerals in six views, as TMC splits them (one file)"
         ),
+        "cmu_mosi": Entry(
+            "datasets.cmu_mosi:CmuMosi",
+            "sentiment of 2199 opinions on film: text, audio, vision (one pickle of MulT, MultiBench or MMSA)",
+        ),
+        "cmu_mosei": Entry(
+            "datasets.cmu_mosei:CmuMosei",
+            "sentiment of 22,777 opinions: text, audio, vision (one pickle of MulT, MultiBench or MMSA)",
+        ),
     },
 )

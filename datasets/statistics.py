@@ -63,5 +63,6 @@ def describe_target(task: Task, target: NDArray[Any]) -> dict[str, int]:
         return {str(label): int(n) for label, n in enumerate(np.bincount(target, minlength=task.n_classes))}
     low, high = float(target.min()), float(target.max())
     low, high = getattr(task, "low", low), getattr(task, "high", high)
-    counts, edges = np.histogram(target, bins=24, range=(low, high))
-    return {f"{edge:g}": int(n) for edge, n in zip((edges[:-1] + edges[1:]) / 2, counts, strict=True)}
+    step = (high - low) / 24 or 1.0  # bars about both ends and, in [-3, 3], about every whole value
+    counts, _ = np.histogram(target, bins=25, range=(low - step / 2, low + 24.5 * step))
+    return {f"{low + i * step:g}": int(n) for i, n in enumerate(counts)}
