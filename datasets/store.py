@@ -91,6 +91,34 @@ def store_directory(name: str) -> Path:
     return data_home() / name
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, telling how far it is.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    digest, done = hashlib.sha256(), 0
+    try:
+        total = path.stat().st_size
+        with path.open("rb") as file:
+            while content := file.read(WRITE_BYTES):
+                digest.update(content)
+                done += len(content)
+                report(f"comparing {path.name} with the store", done, total)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return digest.hexdigest()
+
+
+def is_prepared_from(directory: Path, sha256: str, recipe: str) -> bool:
+    """Whether a sound store is there that this `recipe` made of a source with this hash."""
+    try:
+        told = read_all(directory).card.provenance
+    except DataError:
+        return False
+    return (told.get("sha256"), told.get("recipe")) == (sha256, recipe)
+
+
 # ---- describing arrays ------------------------------------------------------------------------------------------
 
 
