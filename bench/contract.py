@@ -545,11 +545,9 @@ def _needs_labels(subject: Subject, case: Case) -> None:
     for stage in method.stages():
         enter(method.eval(), stage, batch)
         names = trained(method, stage)
-        moved = any(
-            bool(gradients(method, batch._replace(noise=row_keys(0, step, len(batch.target))))[name].abs().sum() > 0)
-            for step in range(8)
-            for name in names
-        )
+        drawn = (batch._replace(noise=row_keys(0, step, len(batch.target))) for step in range(8))
+        given = (gradients(method, each) for each in drawn)
+        moved = any(bool(by_name[name].abs().sum() > 0) for by_name in given for name in names)
         when = f" in stage '{stage.name}'" if len(method.stages()) > 1 else ""
         if moved and method.needs_labels:
             raise Broken(
