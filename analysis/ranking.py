@@ -646,7 +646,7 @@ def _pairs_told(ranking: Ranking) -> Iterator[str]:
     )
     yield (
         f"{which[0].upper()}{which[1:]}: with N = {ranking.blocks.n} the smallest p value that could come out is "
-        f"{untestable['least_p'].min():.2g}. A bar there says nothing about equality."
+        f"{untestable['least_p'].min():.2g}. Dashed bars hold such pairs and say nothing about equality."
     )
 
 
