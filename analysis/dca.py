@@ -446,4 +446,5 @@ def delaunay_table(frame: pd.DataFrame, methods: Sequence[str] | None = None, di
     tidy = frame.assign(text=texts).rename(columns={"reference": "R", "evaluation": "E"})
     order = list(dict.fromkeys(zip(tidy["R"], tidy["E"], strict=True)))
     wide = tidy.pivot(index=["R", "E"], columns="method", values="text")
-    return wide.reindex(index=pd.MultiIndex.from_tuples(order, names=["R", "E"]), columns=methods).fillna("—")
+    index = pd.MultiIndex.from_tuples(order, names=["R", "E"])
+    return wide.fillna("—").reindex(index=index, columns=methods, fill_value="—")

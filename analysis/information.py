@@ -271,4 +271,4 @@ def information_table(frame: pd.DataFrame, methods: Sequence[str] | None = None,
     modalities = list(dict.fromkeys(frame["modality"]))
     wide = frame.assign(text=texts).pivot(index="modality", columns="method", values="text")
     ends = [name for name in modalities if name != "fused"] + ["fused"] * ("fused" in modalities)
-    return wide.reindex(index=ends, columns=methods).fillna("—")
+    return wide.fillna("—").reindex(index=ends, columns=methods, fill_value="—")

@@ -254,8 +254,9 @@ def test_the_frame_has_every_modality_a_ceiling_and_the_reason_of_a_gap() -> Non
     broken = frame[(frame["method"] == "gmc") & (frame["evaluation"] == "image")].iloc[0]
     assert "gmc: z/image has 120 of 120 samples with NaN" in broken["problem"]
     assert np.isnan(broken["harmonic_mean"])
-    table = delaunay_table(frame, ["gmc", "robult"])
-    assert list(table.columns) == ["gmc", "robult"]
+    table = delaunay_table(frame, ["gmc", "robult", "raml"])
+    assert list(table.columns) == ["gmc", "robult", "raml"]
+    assert set(table["raml"]) == {"—"}
     assert table.loc[("full", "image"), "gmc"] == "—"
     text = frame[(frame["method"] == "robult") & (frame["evaluation"] == "text")].iloc[0]
     assert table.loc[("full", "text"), "robult"] == f"{text.harmonic_mean:.3f} ± {text.harmonic_mean_std:.3f}"

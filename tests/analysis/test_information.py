@@ -158,7 +158,8 @@ def test_the_frame_finds_more_in_the_closer_modality_and_nothing_in_noise() -> N
     np.testing.assert_allclose(by.loc["fused", "information"], entropy(equal_width(named["s"])).mean())
     assert by.loc["fused", "information"] < np.log(10)
     assert np.isnan(by.loc["fused", "null_mean"])
-    table = information_table(frame)
+    table = information_table(frame, ["robult", "raml"])
+    assert set(table["raml"]) == {"—"}
     text = by.loc["text"]
     assert table.loc["text", "robult"] == f"{text.information:.3f} ({text.null_mean:.3f})"
     assert list(table.index)[-1] == "fused"
