@@ -23,5 +23,22 @@ DATASETS = Registry(
             "datasets.cmu_mosei:CmuMosei",
             "sentiment of 22,777 opinions: text, audio, vision (one pickle of MulT, MultiBench or MMSA)",
         ),
+        "iemocap": Entry(
+            "datasets.iemocap:Iemocap",
+            "four emotions in 5531 utterances: audio, vision, text (the MMIN project's folder), ten folds",
+        ),
+        "mm_imdb": Entry(
+            "datasets.mm_imdb:MMIMDb",
+            "film posters and plots, 23 genres, multi-label (raw folder, Arrow files or the GMU HDF5 file)",
+        ),
+        "food101": Entry(
+            "datasets.food101:Food101",
+            "UPMC Food-101: photos and page titles of 101 dishes (raw folder or Arrow files)",
+        ),
+        "hateful_memes": Entry(
+            "datasets.hateful_memes:HatefulMemes",
+            "memes: image and caption, hateful or not; AUROC (raw folder or Arrow files)",
+        ),
+        "n24news": Entry("datasets.n24news:N24News", "New York Times pictures and texts, 24 sections (raw folder)"),
     },
 )

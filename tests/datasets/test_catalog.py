@@ -12,7 +12,7 @@ from datasets.base import SPLITS, all_subsets
 from datasets.catalog import DATASETS
 from datasets.errors import UserError
 from datasets.handwritten import Handwritten
-from datasets.raw_maker import make_raw
+from datasets.raw_maker import make_iemocap, make_raw
 from datasets.store import content_problems, fingerprint, store_directory
 from tests.datasets.fixtures import make_handwritten_mat
 
@@ -24,6 +24,9 @@ def dataset(request, tmp_path, monkeypatch):
     if request.param == "handwritten":
         make_handwritten_mat(tmp_path / "small.mat")
         Handwritten.prepare(tmp_path / "small.mat", store_directory("handwritten"))
+    if request.param == "iemocap":
+        make_iemocap(tmp_path / "raw", 80, audio_steps=(5, 9))
+        DATASETS.get("iemocap").prepare(tmp_path / "raw", store_directory("iemocap"))
     if request.param.startswith("cmu_"):
         make_raw(request.param, tmp_path / "small.pkl", rows=14)
         DATASETS.get(request.param).prepare(tmp_path / "small.pkl", store_directory(request.param))
