@@ -4,6 +4,9 @@ Han et al., "Trusted Multi-View Classification", ICLR 2021. A view's network giv
 distribution; the reduced Dempster rule fuses opinions, and the evidential loss is put on every view and on the fusion.
 A view that is missing has the vacuous opinion, which changes no other. The paper knows no missing views; training on
 all missing patterns is the protocol of RAML, whose baseline this is.
+The variant `reference` is the code's set-up for handwritten; five seeds of it, trained on the whole released training
+part at learning rate 3e-3, reach 98.25 % as the code does, where the test part is scaled by its own range; scaled by
+that of the training part they reach 98.00 %. The 98.51 % ascribed to the paper are one test sample of 400 more.
 Shapes: B batch, M modalities (views), P missing patterns, K opinions a sample, C classes, W task width.
 """
 
