@@ -23,6 +23,9 @@ DATASETS = Registry(
             "datasets.cmu_mosei:CmuMosei",
             "sentiment of 22,777 opinions: text, audio, vision (one pickle of MulT, MultiBench or MMSA)",
         ),
+        "own": Entry(
+            "datasets.own:Own", "a folder of your own: data.yaml and .npy, .npz, .parquet or .safetensors files, no code"
+        ),
         "iemocap": Entry(
             "datasets.iemocap:Iemocap",
             "four emotions in 5531 utterances: audio, vision, text (the MMIN project's folder), ten folds",

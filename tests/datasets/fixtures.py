@@ -49,3 +49,16 @@ def make_handwritten_mat(path: Path, *, compressed: bool = True, seed: int = 0, 
     arrays = {name: array for name, array in arrays.items() if array is not None}
     scipy.io.savemat(path, arrays, do_compression=compressed)
     return arrays
+
+
+def make_own_folder(folder: Path, n: int = 90) -> Path:
+    """A user's own data: `data.yaml`, a vector and a sequence of `n` samples of three classes; return the folder."""
+    folder.mkdir(parents=True)
+    rng, label = np.random.default_rng(0), np.arange(n) % 3
+    np.save(folder / "text.npy", (rng.normal(size=(n, 6)) + label[:, None]).astype(np.float32))
+    np.savez(folder / "rest.npz", audio=rng.normal(size=(n, 4, 3)) + label[:, None, None], label=label)
+    (folder / "data.yaml").write_text(
+        "task: {kind: multiclass, n_classes: 3}\nmodalities: {text: text.npy, audio: 'rest.npz:audio'}\n"
+        "target: 'rest.npz:label'\nsplit: {train: 0.6, valid: 0.2, test: 0.2}\n"
+    )
+    return folder

@@ -12,9 +12,11 @@ from datasets.base import SPLITS, all_subsets
 from datasets.catalog import DATASETS
 from datasets.errors import UserError
 from datasets.handwritten import Handwritten
+from datasets.own import Own, OwnConfig
 from datasets.raw_maker import make_iemocap, make_raw
 from datasets.store import content_problems, fingerprint, store_directory
-from tests.datasets.fixtures import make_handwritten_mat
+from tests.datasets.fixtures import make_handwritten_mat, make_own_folder
+from tests.datasets.image_text_fixtures import MAKERS, prepare_with_features
 
 
 @pytest.fixture(params=list(DATASETS.builtin))
@@ -24,12 +26,16 @@ def dataset(request, tmp_path, monkeypatch):
     if request.param == "handwritten":
         make_handwritten_mat(tmp_path / "small.mat")
         Handwritten.prepare(tmp_path / "small.mat", store_directory("handwritten"))
+    if request.param == "own":
+        return Own(OwnConfig(folder=str(make_own_folder(tmp_path / "mine"))))
     if request.param == "iemocap":
         make_iemocap(tmp_path / "raw", 80, audio_steps=(5, 9))
         DATASETS.get("iemocap").prepare(tmp_path / "raw", store_directory("iemocap"))
     if request.param.startswith("cmu_"):
         make_raw(request.param, tmp_path / "small.pkl", rows=14)
         DATASETS.get(request.param).prepare(tmp_path / "small.pkl", store_directory(request.param))
+    if request.param in MAKERS:
+        prepare_with_features(request.param, tmp_path)
     return DATASETS.get(request.param)()
 
 
