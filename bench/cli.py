@@ -174,6 +174,38 @@ def data_prepare(
     return prepare_data(name, source)
 
 
+@data_app.command("embed")
+def data_embed(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A prepared data set of images and texts.")],
+    encoder: Annotated[str, typer.Option("--with", metavar="ENCODER", help="vilt or resnet-bert.")],
+    weights: Annotated[
+        list[str],
+        typer.Option(help="Folder or hub id; for resnet-bert image=... and text=...; default: the released ones."),
+    ] = [],  # noqa: B006 (typer copies it)
+    option: Annotated[
+        list[str], typer.Option(metavar="KEY=VALUE", help="An option of the data set, like plots=all; repeatable.")
+    ] = [],  # noqa: B006
+    batch: Annotated[int, typer.Option(help="Samples that go through at once.")] = 32,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of a text; default: what the network reads.")] = None,
+    device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda:1, ...")] = "auto",
+    noise: Annotated[float, typer.Option(help="Deviation of noise on the pixels of the test split.")] = 0.0,
+    mask: Annotated[float, typer.Option(help="Share of words that are masked in the test split.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of noise and masks.")] = 0,
+) -> int:
+    """Turn the images and texts of a data set into vectors that grids train on, each modality alone.
+
+    Stop it whenever you like: the same command goes on where it stopped.
+
+    Example: bench data embed mm_imdb --with vilt
+    """
+    from bench.commands import embed_data
+
+    return embed_data(
+        name, encoder, weights=weights, options=option, batch=batch, max_length=max_length, device=device,
+        noise=noise, mask=mask, seed=seed,
+    )  # fmt: skip
+
+
 @data_app.command("verify")
 def data_verify(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The data set; see bench ls datasets.")],

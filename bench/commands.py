@@ -281,6 +281,55 @@ def _show_card(store: Path, cls: type[Any]) -> None:
     print(f"fingerprint {card.fingerprint}, kept in {store}; its card: {store / 'card.html'}")
 
 
+def embed_data(
+    name: str,
+    encoder: str,
+    *,
+    weights: list[str],
+    options: list[str],
+    batch: int,
+    max_length: int | None,
+    device: str,
+    noise: float,
+    mask: float,
+    seed: int,
+) -> int:
+    """`bench data embed`."""
+    from pydantic import ValidationError
+
+    from bench.data_progress import PrepareBar
+    from datasets.catalog import DATASETS
+    from datasets.embed import Corruption, Job, embed
+    from datasets.image_text import ImageText
+    from datasets.progress import listening
+
+    cls = DATASETS.get(name)
+    if not issubclass(cls, ImageText):
+        raise UserError(f"data set '{name}' has no images and texts to embed.")
+    try:
+        config = cls.Config.model_validate(_assignments(options, "--option"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"--option {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+    named = _assignments(weights, "--weights", default="both")
+    job = Job(encoder, named, batch, max_length, device, Corruption(noise, mask, seed))
+    with PrepareBar() as bar, listening(bar):
+        told = embed(cls(config), job)
+    print(told)
+    return 0
+
+
+def _assignments(words: list[str], option: str, default: str | None = None) -> dict[str, str]:
+    """`key=value` words as a dict; a word without `=` is the value of `default`."""
+    found = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign and default is None:
+            raise UserError(f"{option} takes key=value, got '{word}'.")
+        found[key if sign else str(default)] = value if sign else word
+    return found
+
+
 def verify_data(name: str) -> int:
     """`bench data verify`: exit code 1 and every problem when something is wrong."""
     from datasets.catalog import DATASETS

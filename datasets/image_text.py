@@ -114,7 +114,10 @@ class ImageText(DataSet):
         directory = self.features_directory()
         if not directory.exists():
             raise DataError(self._no_features())
-        spec = read_spec(directory)
+        try:
+            spec = read_spec(directory)
+        except DataError as error:  # the store knows only of raw files
+            raise DataError(f"{str(error).partition(' Prepare it with:')[0]} {self._remedy()}") from error
         if tuple(spec.modalities) != self.modalities:
             raise DataError(f"{directory} does not hold features of {' and '.join(self.modalities)}. {self._remedy()}")
         return DataSpec(self.name, spec.modalities, spec.task, spec.sizes, spec.fingerprint)

@@ -336,6 +336,8 @@ def _check(name: str, raw: RawPairs, kept: _Kept) -> None:
             where = f"twice in {places[0]}" if places[0] == places[1] else f"in both {places[0]} and {places[1]}"
             raise DataError(f"data set '{name}' is not written: sample {sample_id!r} is {where}.")
         first_split[sample_id] = split
+        if not sample_id.isprintable():
+            raise DataError(f"data set '{name}' is not written: {sample_id!r} is no id of a sample.")
     if empty := [split for split, size in kept.sizes().items() if size == 0]:
         raise DataError(f"data set '{name}' is not written: its {empty[0]} split has no usable sample.")
 

@@ -40,7 +40,7 @@ def write(path: Path, content: bytes | str | Any) -> None:
 
 # ---- MM-IMDb ----------------------------------------------------------------------------------------------------
 
-FILMS = {"train": 8, "dev": 4, "test": 4}
+FILMS = {"train": 12, "dev": 6, "test": 6}
 
 
 def film_ids(sizes: Mapping[str, int] = FILMS) -> dict[str, list[str]]:
@@ -278,3 +278,76 @@ MAKERS = {
     "hateful_memes": make_hateful_memes,
     "n24news": make_n24news,
 }
+
+
+# ---- networks ---------------------------------------------------------------------------------------------------
+
+VOCABULARY = [
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "drama", "comedy", "apple", "pie", "frozen", "yogurt",
+    "travel", "art", "recipe", "best", ",", "##s",
+]  # fmt: skip
+
+
+def make_vocabulary(folder: Path) -> Path:
+    """Word pieces as BERT's are stored, with few words."""
+    write(folder / "vocab.txt", "\n".join(VOCABULARY) + "\n")
+    write(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+    return folder
+
+
+def make_vilt(folder: Path, seed: int = 0) -> Path:
+    """A ViLT of random weights, 16 wide, that reads 12 tokens and images of 32 pixels in patches of 8."""
+    import torch
+    from transformers import ViltConfig, ViltModel
+
+    config = ViltConfig(
+        vocab_size=len(VOCABULARY), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=12, image_size=32, patch_size=8,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ViltModel(config)
+        for parameter in model.parameters():  # the stock start is too even to tell a slip from the truth
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return make_vocabulary(folder)
+
+
+def make_bert(folder: Path) -> Path:
+    """A BERT of random weights, 24 wide."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=len(VOCABULARY), hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=20,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        BertModel(config).save_pretrained(folder)
+    return make_vocabulary(folder)
+
+
+def make_resnet(folder: Path) -> Path:
+    """A ResNet of random weights with two stages of basic blocks, 10 wide at its end."""
+    import torch
+    from transformers import ResNetConfig, ResNetModel
+
+    config = ResNetConfig(embedding_size=6, hidden_sizes=[6, 10], depths=[1, 1], layer_type="basic")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        ResNetModel(config).save_pretrained(folder)
+    return folder
+
+
+def prepare_with_features(name: str, folder: Path) -> None:
+    """A tiny copy of an image-text data set, prepared, with the features of a tiny ViLT."""
+    from datasets.catalog import DATASETS
+    from datasets.embed import Job, embed
+    from datasets.image_text import ImageText
+    from datasets.store import store_directory
+
+    cls = DATASETS.get(name)
+    assert issubclass(cls, ImageText)
+    cls.prepare(MAKERS[name](folder / "raw"), store_directory(name))
+    embed(cls(), Job("vilt", {"both": str(make_vilt(folder / "vilt"))}))
