@@ -12,6 +12,7 @@ METHODS = Registry(
         "gmc": Entry("methods.gmc:GMC", "geometric multimodal contrast of each modality with the joint embedding"),
         "actionmae": Entry("methods.actionmae:ActionMAE", "masked autoencoder that restores dropped modality tokens"),
         "prompt_trans": Entry("methods.prompt_trans:PromptTrans", "prompts that tell a transformer what is missing"),
+        "prompt_vilt": Entry("methods.prompt_vilt:PromptViLT", "those prompts on a frozen pretrained ViLT"),
         "raml": Entry("methods.raml:RAML", "Gaussian embeddings fused by their precision"),
         "tmc": Entry("methods.tmc:TMC", "evidence of every modality, fused by how sure each opinion is"),
         "etmc": Entry("methods.etmc:ETMC", "TMC with the concatenated features as one more view"),
