@@ -51,6 +51,25 @@ SWITCHES: dict[str, list[dict[str, Any]]] = {
         {"view_network": "linear", "hidden": 24, "dropout": 0.0, "gate_on_unlabelled": False},
         {"mask_aware": False, "detach_tcp": True, "fc": "plain", "max_patterns": 5},
     ],
+    "concat": [
+        {"incomplete_samples": True, "head_width": 24, "head_dropout": 0.0, "fc": "plain"},
+    ],
+    "augmentation": [
+        {"full_pattern": False, "max_patterns": 6, "projector": "lstm"},
+    ],
+    "cra": [
+        {"missing_as": "zero_input", "restored": "missing", "patterns": "sample", "code_width": 8},
+        {"reduction": "half_sum", "whole_loss": False, "depth": 1, "lambda_rec": 0.1},
+        {"restored": "missing", "full_pattern": False, "lambda_rec": 0.0, "schedule": "greedy", "code_width": 8},
+    ],
+    "mmin": [
+        {"share_cycle": True, "patterns": "sample", "full_pattern": False, "depth": 1},
+        {"lambda_imagine": 0.0, "lambda_cycle": 0.0, "code_width": 8, "code_dropout": 0.0},
+    ],
+    "tate": [
+        {"patterns": "sample", "heads": 2, "dropout": 0.0, "teacher_share": 0.25},
+        {"lambda_decoder": 0.0, "lambda_encoder": 0.0, "lambda_tag": 0.0, "full_pattern": False},
+    ],
     "unimodal": [
         {"unimodal_full": "late_mean", "late_fusion": "prob_mean"},
         {"projector": "textcnn", "joint": "concat", "fc": "plain"},
