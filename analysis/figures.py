@@ -158,7 +158,7 @@ def panels(frame: pd.DataFrame, summary: pd.DataFrame, dataset: str, checkpoint:
         dataset: label of the data set.
         checkpoint: `last` or `best`.
     """
-    part = summary[summary["dataset"] == dataset]
+    part = summary[(summary["dataset"] == dataset) & (summary["corruption"] == "")]
     metric = str(part["metric"].iloc[0])
     part = part[part["metric"] == metric]
     subsets, n_hidden = _legible(part[["modalities", "n_modalities", "full"]].drop_duplicates())
@@ -202,6 +202,7 @@ def _points(
         (frame["dataset"] == dataset)
         & (frame["metric"] == metric)
         & (frame["checkpoint"] == checkpoint)
+        & (frame["corruption"] == "")
         & frame["modalities"].isin(subsets)
         & frame["method"].isin(methods)
         & np.isfinite(frame["value"])

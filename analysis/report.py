@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.figures import draw, method_styles, panels, render
 from analysis.page import to_html
-from analysis.results import CHECKPOINTS, CONSTANT, check_frame, some, summarise, unused_columns
+from analysis.results import CHECKPOINTS, CONSTANT, check_frame, some, summarise, tested, unused_columns
 from analysis.tables import (
     CONSTANT_MARK,
     MISSING,
@@ -196,10 +196,10 @@ def _unused_note(frame: pd.DataFrame) -> list[str]:
 
 def _cells(part: pd.DataFrame) -> list[str]:
     """Cells as words, each once whatever the number of its metrics."""
-    cells = part[["dataset", "label_ratio", "modalities", "method"]].drop_duplicates()
+    cells = part[["dataset", "label_ratio", "modalities", "corruption", "method"]].drop_duplicates()
     return [
-        f"{method} on {dataset} {percent(float(ratio))} {modalities}"
-        for dataset, ratio, modalities, method in cells.itertuples(index=False, name=None)
+        f"{method} on {dataset} {percent(float(ratio))} {tested(modalities, corruption)}"
+        for dataset, ratio, modalities, corruption, method in cells.itertuples(index=False, name=None)
     ]
 
 

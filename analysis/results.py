@@ -1,7 +1,7 @@
 """Results as frames: what a results frame must be, and what is said of it (mean, spread, rank, gaps).
 
 One row of a results frame is one metric of one cell at one checkpoint. A summary has one row per data set,
-metric, label ratio, modality subset and method, and is complete: what did not run is a row that says so.
+metric, label ratio, corruption, modality subset and method, and is complete: what did not run is a row that says so.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 from datasets.errors import UserError, did_you_mean
 
-TEXT = ("dataset", "modalities", "method", "checkpoint", "metric", "training_id", "run_id")
+TEXT = ("dataset", "modalities", "corruption", "method", "checkpoint", "metric", "training_id", "run_id")
 NUMBERS = ("label_ratio", "value")
 INTEGERS = ("seed", "n_modalities")
 FLAGS = ("higher_is_better", "primary", "full")
 COLUMNS = (
-    "dataset", "label_ratio", "modalities", "method", "seed", "checkpoint", "metric", "value",
+    "dataset", "label_ratio", "modalities", "corruption", "method", "seed", "checkpoint", "metric", "value",
     "higher_is_better", "primary", "n_modalities", "full", "training_id", "run_id",
 )  # fmt: skip
 """The columns of a results frame, in the order in which `results.csv` has them."""
 
 CHECKPOINTS = {"last": "last epoch", "best": "best validation epoch"}
-CELL = ["dataset", "label_ratio", "modalities", "method", "seed", "checkpoint", "metric"]
-KEYS = ["dataset", "metric", "label_ratio", "modalities", "method"]
+CELL = ["dataset", "label_ratio", "modalities", "corruption", "method", "seed", "checkpoint", "metric"]
+KEYS = ["dataset", "metric", "label_ratio", "corruption", "modalities", "method"]
 
 CONSTANT = "constant"
 """The method that ignores its inputs: majority class, median, base rates."""
@@ -168,7 +168,7 @@ def _repeated_cells(frame: pd.DataFrame) -> list[str]:
         return []
     told = some(
         (
-            f"({row.dataset}, {row.label_ratio:g}, {row.modalities}, {row.method}, "
+            f"({row.dataset}, {row.label_ratio:g}, {tested(row.modalities, row.corruption)}, {row.method}, "
             f"seed {row.seed}, {row.checkpoint}, {row.metric})"
             for row in repeated.itertuples()
         ),
@@ -201,6 +201,21 @@ def order_subsets(subsets: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda subset: (subset.count("+"), [rank[part] for part in subset.split("+")]))
 
 
+def order_corruptions(corruptions: Iterable[str]) -> list[str]:
+    """Corruptions, clean inputs first, then by what is done to what, each from its lowest level to its highest."""
+
+    def place(corruption: str) -> list[tuple[str, float]]:
+        steps = (step.rpartition("=") for step in corruption.split("&") if corruption)
+        return [(name, float(level)) for name, _, level in steps]
+
+    return sorted(set(corruptions), key=lambda corruption: ([name for name, _ in place(corruption)], place(corruption)))
+
+
+def tested(modalities: str, corruption: str) -> str:
+    """What a cell is tested on, in one line: `text+image, gaussian(image)=0.18`."""
+    return f"{modalities}, {corruption}" if corruption else modalities
+
+
 def _order_metrics(facts: pd.DataFrame) -> list[str]:
     """Metrics of one data set: the primary one first, then by name."""
     ranked = facts.sort_values(["primary", "metric"], ascending=[False, True])
@@ -211,12 +226,12 @@ def _order_metrics(facts: pd.DataFrame) -> list[str]:
 
 
 def summarise(frame: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
-    """Mean and spread over seeds of every (data set, metric, label ratio, modality subset, method).
+    """Mean and spread over seeds of every (data set, metric, label ratio, corruption, modality subset, method).
 
     The rows are complete and in the order of the tables: every method of the frame appears beside every label
     ratio, subset and metric of a data set; where it has no result `n_seeds` is 0.
 
-    Columns: `dataset`, `metric`, `label_ratio`, `modalities`, `method`, `n_modalities`, `full`,
+    Columns: `dataset`, `metric`, `label_ratio`, `corruption`, `modalities`, `method`, `n_modalities`, `full`,
     `higher_is_better`, `primary`; `mean` and `std` over seeds (std with ddof = 1, NaN for one seed; both NaN as
     soon as one seed is not finite, since the mean of the others would flatter); `n_seeds`; `n_nan`, the seeds
     without a finite value; `best` and `second`, the marks of a table row; `is_constant`, True where a method
@@ -280,10 +295,13 @@ def _complete_index(chosen: pd.DataFrame, methods: list[str]) -> pd.MultiIndex:
             [dataset],
             _order_metrics(rows[["metric", "primary"]].drop_duplicates()),
             sorted(rows["label_ratio"].unique()),
+            order_corruptions(rows["corruption"].unique()),
             order_subsets(rows["modalities"].unique()),
             methods,
         ]
-        parts.append(pd.MultiIndex.from_product(axes, names=KEYS).to_frame(index=False))
+        product = pd.MultiIndex.from_product(axes, names=KEYS).to_frame(index=False)
+        asked = rows[["corruption", "modalities"]].drop_duplicates()  # not every subset holds what is corrupted
+        parts.append(product.merge(asked, on=["corruption", "modalities"], how="inner"))
     return pd.MultiIndex.from_frame(pd.concat(parts, ignore_index=True))
 
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.results import CHECKPOINTS
+from analysis.results import CHECKPOINTS, tested
 
 if TYPE_CHECKING:
     from rich.table import Table as TerminalTable
 
+ROW = ["label_ratio", "corruption", "modalities"]
 MISSING = "—"
 CONSTANT_MARK = "†"
 LATEX_ROWS = 40
@@ -60,6 +61,7 @@ class Row:
 
     label_ratio: float
     modalities: str
+    """The modality subset, and how it is corrupted where it is."""
     cells: tuple[Cell, ...]
 
     @property
@@ -134,8 +136,8 @@ def make_tables(summary: pd.DataFrame, checkpoint: str) -> list[Table]:
     tables = []
     for (dataset, metric), part in summary.groupby(["dataset", "metric"], sort=False):
         rows = [
-            Row(float(cells["label_ratio"].iloc[0]), str(cells["modalities"].iloc[0]), tuple(_cells(cells)))
-            for _, cells in part.groupby(["label_ratio", "modalities"], sort=False)
+            Row(float(ratio), tested(str(modalities), str(corruption)), tuple(_cells(cells)))
+            for (ratio, corruption, modalities), cells in part.groupby(ROW, sort=False)
         ]
         first = part.iloc[0]
         methods = tuple(part["method"].iloc[: len(rows[0].cells)])

@@ -55,7 +55,7 @@ def estimate(trainings: list[Training], executor: Executor) -> Estimate:
     total = sum(count * costs.get(kind, (typical, 0.0))[0] for kind, count in kinds.items())
     longest = max((seconds for seconds, _ in costs.values()), default=0.0)
     memory = n_slots * (WORKER_MIB + max((mib for _, mib in costs.values()), default=0.0))
-    cells = sum(len(training.subsets) for training in trainings)
+    cells = sum(len(training.conditions) for training in trainings)
     disk = (len(trainings) * TRAINING_KIB + cells * CELL_KIB) / 1024
     return Estimate(max(total / n_slots, longest), n_slots, memory if trainings else 0.0, disk)
 

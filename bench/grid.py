@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from bench.problems import Spot
+from datasets.corruption import Corruption
 
 if TYPE_CHECKING:  # they need torch, which a listing of grids should not wait for
     from datasets.base import DataConfig
@@ -126,6 +127,13 @@ def _swept(values: tuple[Any, ...]) -> Any:
     return values[0] if len(values) == 1 else list(values)
 
 
+def _corruption(corruption: Corruption) -> dict[str, dict[str, float]]:
+    told: dict[str, dict[str, float]] = {}
+    for step in corruption.steps:
+        told.setdefault(step.kind, {})[step.modality] = step.level
+    return told
+
+
 @dataclass(frozen=True, slots=True)
 class Asked(Generic[C_co]):
     """One method or data set a grid asks for, with its options resolved."""
@@ -153,6 +161,8 @@ class Grid:
     label_ratios: tuple[float, ...] = (1.0,)
     modalities: tuple[str, ...] = ("all",)
     """`all`, `single`, `full` or modality names joined by `+`, in the file's order."""
+    corruptions: tuple[Corruption, ...] = ()
+    """What is tested besides clean inputs; the modality `all` stands for each that a data set has."""
     seeds: tuple[int, ...] = (0, 1, 2)
     train: Train = Train()
     checkpoint: Checkpoint = "last"
@@ -180,6 +190,8 @@ class Grid:
         told["datasets"] = [entry.plain() for entry in self.datasets]
         told["label_ratios"] = list(self.label_ratios)
         told["modalities"] = list(self.modalities)
+        if self.corruptions:
+            told["corruptions"] = [_corruption(corruption) for corruption in self.corruptions]
         counted = self.seeds == tuple(range(len(self.seeds)))
         told["seeds"] = len(self.seeds) if counted else list(self.seeds)
         if train := self.train.plain():

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from itertools import islice, product
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -25,6 +25,7 @@ from bench.settings import TrainSettings
 from bench.yaml_lines import YamlError, read_yaml
 from datasets.base import DataConfig
 from datasets.catalog import DATASETS
+from datasets.corruption import KINDS, Corruption, Kind, Step, level_problem
 from datasets.errors import UserError, did_you_mean
 from datasets.registry import Registry
 from methods.base import MethodConfig
@@ -34,8 +35,8 @@ M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 KEYS = (
-    "name", "description", "methods", "datasets", "label_ratios", "modalities", "seeds", "train", "checkpoint",
-    "tracking", "executor",
+    "name", "description", "methods", "datasets", "label_ratios", "modalities", "corruptions", "seeds", "train",
+    "checkpoint", "tracking", "executor",
 )  # fmt: skip
 MAX_SEEDS = 100_000
 MAX_SEED = 2**32 - 1
@@ -87,6 +88,7 @@ class _Reader:
             datasets=datasets,
             label_ratios=self.label_ratios(),
             modalities=modalities,
+            corruptions=self.corruptions(),
             seeds=self.seeds(),
             train=self.train(datasets, asked_datasets),
             checkpoint=self.checkpoint(),
@@ -360,6 +362,50 @@ class _Reader:
         elif parts:
             return "+".join(parts)
         return None
+
+    # ---- corruptions ------------------------------------------------------------------------------------------
+
+    def corruptions(self) -> tuple[Corruption, ...]:
+        """Each item of the list, its lists of levels multiplied out."""
+        spot = self.get("corruptions")
+        found: dict[Corruption, int] = {}
+        for place in [] if spot is None else self.one_or_many(spot):
+            if not self.is_mapping(place, "a mapping such as gaussian: {image: 0.18}"):
+                continue
+            steps = [choices for kind in place.node.keys for choices in self.steps(place, kind)]
+            if prod(map(len, steps)) > MAX_CHOICES:
+                self.problems.add(place, f"the lists multiply to more than {MAX_CHOICES:,} corruptions: split it")
+                continue
+            for chosen in product(*steps) if steps and all(steps) else ():
+                corruption = Corruption(chosen)
+                if corruption in found:
+                    self.problems.add(place, f"'{corruption}' is given twice")
+                found[corruption] = 1
+        return tuple(found)
+
+    def steps(self, spot: Spot, kind: str) -> list[list[Step]]:
+        """What one kind does to each modality, as the levels it takes in turn."""
+        if kind not in KINDS:
+            line = spot.node.key_lines[kind]
+            text = f"unknown corruption '{kind}'.{did_you_mean(kind, KINDS)} There are: {', '.join(KINDS)}"
+            self.problems.at_line(line, text, spot.path)
+            return []
+        where = spot.key(kind)
+        if not self.is_mapping(where, f"a mapping of modalities to levels such as {kind}: {{image: 0.1}}"):
+            return []
+        return [self.levels(where.key(name), kind, name) for name in where.node.keys]
+
+    def levels(self, spot: Spot, kind: Kind, modality: str) -> list[Step]:
+        found = []
+        for place in self.one_or_many(spot):
+            value = place.node.plain()
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                self.problems.add(place, f"expected a number, got {show(value)}")
+            elif wrong := level_problem(kind, value):
+                self.problems.add(place, wrong)
+            else:
+                found.append(Step(kind, modality, float(value)))
+        return found
 
     # ---- train settings ---------------------------------------------------------------------------------------
 

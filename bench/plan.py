@@ -14,12 +14,16 @@ from bench.settings import TrainSettings
 from bench.yaml_lines import Node
 from datasets.base import DataConfig, DataSpec
 from datasets.catalog import DATASETS
+from datasets.corruption import Corruption, conditions
 from datasets.errors import UserError, did_you_mean
 from methods.base import MethodConfig
 from methods.registry import METHODS
 
 PROTOCOL = 2
 """Part of every identity. Raise it when a change of the code changes results: earlier ones then count as other work."""
+
+RESERVED = "+@&,"
+"""Characters that join the names of modalities and corruptions, so that none may hold them."""
 
 MAX_TRAININGS = 1_000_000
 MAX_CELLS = 5_000_000
@@ -53,7 +57,7 @@ class DatasetChoice:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What is trained once, and the modality subsets it is evaluated on."""
+    """What is trained once, and the conditions it is evaluated under."""
 
     id: str
     """16 hex digits; the same wherever the same result is to be expected."""
@@ -62,16 +66,17 @@ class Training:
     label_ratio: float
     seed: int
     settings: TrainSettings
-    subsets: tuple[str, ...]
+    conditions: tuple[str, ...]
+    """Modality subsets, clean or corrupted, as `datasets.corruption.condition` names them."""
 
-    def cell_id(self, subset: str) -> str:
-        """Identity of this training's result on one modality subset."""
-        return f"{self.id}-{subset}"
+    def cell_id(self, condition: str) -> str:
+        """Identity of this training's result under one condition."""
+        return f"{self.id}-{condition}"
 
     @property
     def cells(self) -> dict[str, str]:
-        """Modality subset -> cell id."""
-        return {subset: f"{self.id}-{subset}" for subset in self.subsets}
+        """Condition -> cell id."""
+        return {condition: self.cell_id(condition) for condition in self.conditions}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +107,9 @@ class Plan:
         """The trainings with a cell that is not among the finished cell ids, evaluated on those cells alone."""
         left = []
         for training in self.trainings:
-            missing = tuple(subset for subset in training.subsets if training.cell_id(subset) not in finished)
+            missing = tuple(name for name in training.conditions if training.cell_id(name) not in finished)
             if missing:
-                left.append(training if missing == training.subsets else replace(training, subsets=missing))
+                left.append(training if missing == training.conditions else replace(training, conditions=missing))
         return left
 
 
@@ -127,7 +132,7 @@ def make_plan(grid: Grid) -> Plan:
         raise GridError(problems.found)
     if not blocks:
         raise GridError([_nothing_left(grid, skipped)])
-    n_cells = sum(len(block.subsets) for block in blocks) * len(grid.seeds) * len(grid.label_ratios)
+    n_cells = sum(len(block.conditions) for block in blocks) * len(grid.seeds) * len(grid.label_ratios)
     if n_cells > MAX_CELLS:
         raise GridError([Problem(grid.file, 0, "", f"{n_cells:,} cells; a grid may ask for {MAX_CELLS:,}: split it")])
     trainings = list(_trainings(grid, blocks))
@@ -149,6 +154,10 @@ def describe_datasets(grid: Grid, problems: Problems) -> list[DatasetChoice]:
             continue
         except Exception as error:  # a data set of the user's own may fail in any way
             problems.add(asked.spot, f"data set '{asked.label}' cannot be described: {type(error).__name__}: {error}")
+            continue
+        if strange := [name for name in spec.modalities if not name or set(name) & set(RESERVED)]:
+            text = f"modality '{strange[0]}' of '{asked.label}' holds one of {' '.join(RESERVED)}, which join names"
+            problems.add(asked.spot, text)
             continue
         same = places.setdefault(_identity(spec), asked)
         if same.key != asked.key:  # equal keys were told when the file was read
@@ -179,6 +188,10 @@ def _check_modalities(grid: Grid, datasets: list[DatasetChoice], problems: Probl
             if name not in known:
                 hint = did_you_mean(name, [*known, *_WORDS])
                 problems.add(spot, f"unknown modality '{name}'.{hint} The data sets here have: {', '.join(known)}")
+    for name in dict.fromkeys(step.modality for corruption in grid.corruptions for step in corruption.steps):
+        if name not in [*known, "all"]:
+            text = f"unknown modality '{name}'.{did_you_mean(name, [*known, 'all'])} The data sets here have: "
+            problems.add(Spot(Node(0, None), "corruptions"), text + ", ".join(known))
 
 
 _WORDS = ("all", "single", "full")
@@ -208,6 +221,25 @@ def subsets_of(requests: Iterable[str], modalities: Mapping[str, Any]) -> tuple[
     return tuple("+".join(names[index] for index in part) for part in ordered), lacking
 
 
+def conditions_of(
+    subsets: tuple[str, ...], corruptions: Iterable[Corruption], modalities: Mapping[str, Any]
+) -> tuple[tuple[str, ...], list[str]]:
+    """What a training on one data set is tested under, and a reason for each corruption that cannot be tested.
+
+    A corruption is tested on the subsets that hold all modalities it changes.
+    """
+    applicable, lacking = [], []
+    for corruption in (asked.of(modalities) for asked in corruptions):
+        missing = sorted(corruption.modalities - set(modalities))
+        if missing:
+            lacking.append(f"has no modality {' and '.join(map(repr, missing))} for '{corruption}'")
+        elif not any(corruption.modalities <= set(subset.split("+")) for subset in subsets):
+            lacking.append(f"no subset that is tested holds what '{corruption}' changes")
+        else:
+            applicable.append(corruption)
+    return conditions(subsets, applicable), lacking
+
+
 # ---- trainings ------------------------------------------------------------------------------------------------
 
 
@@ -218,7 +250,7 @@ class _Block:
     method: MethodChoice
     dataset: DatasetChoice
     settings: TrainSettings
-    subsets: tuple[str, ...]
+    conditions: tuple[str, ...]
 
     def prefix(self) -> Any:
         """A hash that has taken everything but the label ratio and the seed."""
@@ -272,15 +304,17 @@ def _blocks(
     for dataset, options in zip(datasets, settings, strict=True):
         n = len(options) * len(grid.label_ratios) * len(grid.seeds)
         subsets, lacking = subsets_of(grid.modalities, dataset.spec.modalities)
+        tested, untestable = conditions_of(subsets, grid.corruptions, dataset.spec.modalities)
+        lacking += untestable
         for method, asked in zip(methods, grid.asked_methods, strict=True):
             refusal = _refusal(method, dataset, asked.spot, problems)
             if refusal is not None:
-                skipped.append(Skip(method.label, dataset.label, refusal, n, n * len(subsets)))
+                skipped.append(Skip(method.label, dataset.label, refusal, n, n * len(tested)))
                 continue
             for index, why in enumerate(lacking):
                 skipped.append(Skip(method.label, dataset.label, why, 0 if subsets or index else n, n))
-            if subsets:
-                blocks += [_Block(method, dataset, option, subsets) for option in options]
+            if tested:
+                blocks += [_Block(method, dataset, option, tested) for option in options]
     return blocks, skipped
 
 
@@ -302,7 +336,7 @@ def _trainings(grid: Grid, blocks: list[_Block]) -> Iterator[Training]:
                 digest = prefix.copy()
                 digest.update(axes)
                 yield Training(
-                    digest.hexdigest(), block.method, block.dataset, ratio, seed, block.settings, block.subsets
+                    digest.hexdigest(), block.method, block.dataset, ratio, seed, block.settings, block.conditions
                 )
 
 
@@ -371,11 +405,11 @@ def describe(plan: Plan, finished: Container[str]) -> PlanSummary:
 
     for training in plan.trainings:
         at = row(training.method.label, training.dataset.label)
-        done = sum(training.cell_id(subset) in finished for subset in training.subsets)
+        done = sum(training.cell_id(name) in finished for name in training.conditions)
         at.trainings += 1
-        at.cells += len(training.subsets)
+        at.cells += len(training.conditions)
         at.cells_done += done
-        at.trainings_done += done == len(training.subsets)
+        at.trainings_done += done == len(training.conditions)
     for skip in plan.skipped:
         at = row(skip.method, skip.dataset)
         at.trainings_skipped += skip.n_trainings

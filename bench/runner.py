@@ -169,7 +169,7 @@ class Runner:
         replayed = {training_id for training_id in self.spool if self._replay(training_id)}
         for training in self.plan.trainings:
             seen = known.get(training.id)
-            if training.id in replayed or (seen is not None and seen.subsets.issuperset(training.subsets)):
+            if training.id in replayed or (seen is not None and seen.conditions.issuperset(training.conditions)):
                 self.summary.n_done_before += 1
             else:
                 self._queue.append(training)
@@ -188,7 +188,9 @@ class Runner:
             return False
         self.writer.finish(outcome)
         wanted = self.trainings.get(training_id)
-        return outcome["status"] == "finished" and wanted is not None and set(wanted.subsets) <= set(outcome["cells"])
+        if wanted is None or outcome["status"] != "finished":
+            return False
+        return set(wanted.conditions) <= set(outcome["cells"])
 
     def _executor(self) -> LocalExecutor:
         settings = self.plan.grid.executor
@@ -240,7 +242,7 @@ class Runner:
             known = self.writer.store.known(training.id).get(training.id)
         except TrackingError:
             return False  # repeating it costs time, never a result: the writer keeps what is there
-        return known is not None and known.subsets.issuperset(training.subsets)
+        return known is not None and known.conditions.issuperset(training.conditions)
 
     def _drop(self, training: Training) -> None:
         self.claims.free(training.id)
@@ -324,7 +326,7 @@ class Runner:
 
 def plan_digest(plan: Plan) -> str:
     """Identity of what a grid asks for, whatever its file looks like and wherever it runs."""
-    asked = [f"{training.id}:{','.join(training.subsets)}" for training in plan.trainings]
+    asked = [f"{training.id}:{','.join(training.conditions)}" for training in plan.trainings]
     return sha256("\n".join([plan.grid.name, plan.grid.checkpoint, *sorted(asked)]).encode()).hexdigest()[:16]
 
 

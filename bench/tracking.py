@@ -1,7 +1,7 @@
 """Everything the suite says to MLflow, and the only module that imports it.
 
 Shape: grid run (YAML, environment, report) > training run (parameters, curves, cost) > cell run (test metrics of
-one modality subset). Every write is safe to repeat: what is already there is found and kept.
+one condition). Every write is safe to repeat: what is already there is found and kept.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from bench.grid import DEFAULT_TRACKING_URI
 from bench.plan import Training
 from bench.spool import Outcome
+from datasets.corruption import Corruption, condition, split_condition
 from datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")
 _PAGE = 1000
 _BATCH = 1000
 """The most metrics MLflow takes in one `log_batch`."""
+_TAG_LENGTH = 4000
+"""The longest tag that is worth reading with every run; MLflow takes 8000 characters."""
 
 
 class TrackingError(UserError):
@@ -48,8 +51,8 @@ class Known:
     run_id: str
     status: str
     """MLflow's: RUNNING, FINISHED, FAILED or KILLED."""
-    subsets: frozenset[str]
-    """Modality subsets whose cells are finished."""
+    conditions: frozenset[str]
+    """Conditions whose cells are finished."""
 
 
 def record_of(training: Training, swept: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -90,7 +93,7 @@ def record_of(training: Training, swept: tuple[str, ...] = ()) -> dict[str, Any]
             **{f"train.{key}": str(value) for key, value in training.settings.model_dump().items()},
         },
         "data": {"name": training.dataset.name, "fingerprint": spec.fingerprint, "sizes": dict(spec.sizes)},
-        "cells": {subset: training.cell_id(subset) for subset in training.subsets},
+        "cells": training.cells,
     }
 
 
@@ -327,18 +330,19 @@ class Store:
     def known(self, training_id: str | None = None) -> dict[str, Known]:
         """Trainings the store has, by id; only `training_id` when given.
 
-        A training that has finished names its subsets in a tag; of one cut short the cells are looked up.
+        A training that has finished names its conditions in a tag; of one cut short, or of very many, the cells are
+        looked up.
         """
         query = "tags.stage = 'training'" + (f" AND tags.training_id = '{training_id}'" if training_id else "")
         with _plain_errors(self.uri):
             found: dict[str, Known] = {}
             for run in self._search(query):
                 identity, tags = run.data.tags["training_id"], run.data.tags
-                subsets = frozenset(filter(None, tags.get("subsets", "").split(",")))
-                if run.info.status != "FINISHED":
-                    subsets = frozenset(self._cells(identity, "FINISHED"))
+                conditions = frozenset(filter(None, tags.get("conditions", "").split(",")))
+                if run.info.status != "FINISHED" or not conditions:
+                    conditions = frozenset(self._cells(identity, "FINISHED"))
                 if identity not in found or run.info.status == "FINISHED":
-                    found[identity] = Known(run.info.run_id, run.info.status, subsets)
+                    found[identity] = Known(run.info.run_id, run.info.status, conditions)
             return found
 
     def finished_cells(self) -> frozenset[str]:
@@ -348,11 +352,11 @@ class Store:
             return frozenset(run.data.tags["cell_id"] for run in runs)
 
     def _cells(self, training_id: str, status: str | None = None) -> dict[str, str]:
-        """Modality subset -> run id of a training's cell runs."""
+        """Condition -> run id of a training's cell runs."""
         query = f"tags.stage = 'cell' AND tags.training_id = '{training_id}'"
         if status:
             query += f" AND attributes.status = '{status}'"
-        return {run.data.tags["modalities"]: run.info.run_id for run in self._search(query)}
+        return {_condition(run.data.tags): run.info.run_id for run in self._search(query)}
 
     # ---- writing ------------------------------------------------------------------------------------------
 
@@ -381,7 +385,7 @@ class Store:
         """
         with _plain_errors(self.uri):
             known = self.known(record["training_id"]).get(record["training_id"])
-            if known is not None and (known.status == "FINISHED" or known.subsets):
+            if known is not None and (known.status == "FINISHED" or known.conditions):
                 return known.run_id, False
             if known is not None:
                 self._client.delete_run(known.run_id)
@@ -452,24 +456,28 @@ class Store:
     def _write_cells(self, training_run: str, outcome: Outcome, there: Mapping[str, str], known: Known | None) -> None:
         """Make the cell runs that are missing, complete those cut short, leave the finished ones alone."""
         record, stamp = outcome["record"], outcome["ended_ms"]
-        done = known.subsets if known else frozenset()
-        for subset, scores in outcome["cells"].items():
-            if subset in done:
+        done = known.conditions if known else frozenset()
+        for name, scores in outcome["cells"].items():
+            if name in done:
                 continue
-            run_id = there.get(subset) or self._create_cell(record, subset, training_run, stamp)
+            run_id = there.get(name) or self._create_cell(record, name, training_run, stamp)
             self._client.log_batch(run_id, metrics=list(_cell_metrics(scores, stamp)))
             self._client.set_terminated(run_id, "FINISHED", end_time=stamp)
-        self._client.set_tag(training_run, "subsets", ",".join(sorted({*outcome["cells"], *done})))
+        finished = ",".join(sorted({*outcome["cells"], *done}))
+        if len(finished) <= _TAG_LENGTH:
+            self._client.set_tag(training_run, "conditions", finished)
 
-    def _create_cell(self, record: Mapping[str, Any], subset: str, training_run: str, stamp: int) -> str:
+    def _create_cell(self, record: Mapping[str, Any], name: str, training_run: str, stamp: int) -> str:
+        subset, corruption = split_condition(name)
         tags = {
             "stage": "cell",
             "mlflow.parentRunId": training_run,
-            "cell_id": record["cells"][subset],
+            "cell_id": record["cells"][name],
             "modalities": subset,
+            "corruption": str(corruption),
             **record["tags"],
         }
-        run = self._client.create_run(self.experiment_id, start_time=stamp, tags=tags, run_name=subset)
+        run = self._client.create_run(self.experiment_id, start_time=stamp, tags=tags, run_name=name)
         return str(run.info.run_id)
 
     def kill(self, run_ids: Iterable[str]) -> None:
@@ -508,9 +516,14 @@ class Store:
 
 
 RESULT_COLUMNS = [
-    "dataset", "label_ratio", "modalities", "method", "seed", "checkpoint", "metric", "value",
+    "dataset", "label_ratio", "modalities", "corruption", "method", "seed", "checkpoint", "metric", "value",
     "higher_is_better", "primary", "n_modalities", "full", "training_id", "run_id",
 ]  # fmt: skip
+
+
+def _condition(tags: Mapping[str, str]) -> str:
+    """The condition a cell run was tested under."""
+    return condition(tags["modalities"], Corruption.parse(tags.get("corruption", "")))
 
 
 def _cell_metrics(scores: Mapping[str, Mapping[str, float]], stamp: int) -> "Iterator[Metric]":
@@ -530,8 +543,9 @@ def _result_rows(run: "Run", trainings: Mapping[str, Mapping[str, str]]) -> Iter
     for key, value in run.data.metrics.items():
         checkpoint, _, metric = key.partition("/")
         yield (
-            tags["dataset"], float(tags["label_ratio"]), tags["modalities"], tags["method"], int(tags["seed"]),
-            checkpoint, metric, value, metric in higher, metric == training.get("primary_metric"),
+            tags["dataset"], float(tags["label_ratio"]), tags["modalities"], tags.get("corruption", ""),
+            tags["method"], int(tags["seed"]), checkpoint, metric, value,
+            metric in higher, metric == training.get("primary_metric"),
             tags["modalities"].count("+") + 1, tags["modalities"] == training.get("full_subset"),
             tags["training_id"], run.info.run_id,
         )  # fmt: skip

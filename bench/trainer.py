@@ -1,4 +1,4 @@
-"""Train one training, evaluate it on every modality subset. Torch and NumPy only: no tracking, no files.
+"""Train one training, evaluate it under every condition. Torch and NumPy only: no tracking, no files.
 
 Shapes: N samples, B batch, M modalities, S modality subsets, W task width.
 """
@@ -6,7 +6,7 @@ Shapes: N samples, B batch, M modalities, S modality subsets, W task width.
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bench.plan import Training
 from datasets.base import Data, DataSpec, Part
 from datasets.batch import Batch, make_batch
+from datasets.corruption import Corruption, condition, corrupted, split_condition
 from datasets.errors import UserError
 from datasets.labels import label_mask, label_warning
 from datasets.missing import training_availability
@@ -46,7 +47,7 @@ class Result:
     curves: list[Row]
     """One row an epoch: mean loss terms, validation metrics, diagnostics, `time_ms`."""
     cells: dict[str, dict[str, Row]]
-    """Modality subset -> checkpoint (`last`, `best`) -> test metrics."""
+    """Condition -> checkpoint (`last`, `best`) -> test metrics."""
     best_epoch: int
     """1-based; 0 for a method without epochs."""
     warning: str | None
@@ -86,7 +87,7 @@ def build(training: Training, spec: DataSpec) -> Method:
         return cls(spec.modalities, spec.task, training.method.config)
 
 
-def subset_masks(spec: DataSpec, subsets: tuple[str, ...] | list[str], device: str) -> Tensor:
+def subset_masks(spec: DataSpec, subsets: Sequence[str], device: str) -> Tensor:
     """(S, M) bool: which modalities each subset holds."""
     members = [set(subset.split("+")) for subset in subsets]
     return torch.tensor([[name in member for name in spec.modalities] for member in members], device=device)
@@ -133,7 +134,8 @@ class Trainer:
         self.training, self.spec, self.device = training, data.spec, device
         self.task = data.spec.task
         self.settings = training.settings
-        self.parts = {name: resident(part, device) for name, part in data.parts.items()}
+        self.data = data
+        self.parts = {name: resident(data.parts[name], device) for name in ("train", "valid")}
         self.labelled = torch.as_tensor(self._label_mask(), device=device)
         self.available = torch.as_tensor(self._availability(), device=device)
         self.method = build(training, data.spec).to(device)
@@ -302,8 +304,12 @@ class Trainer:
             chunks.append(self.method.predict(batch))
         return torch.cat(chunks).reshape(len(masks), n, -1).cpu().numpy()
 
-    def _scores(self, split: str, subsets: tuple[str, ...] | list[str]) -> dict[str, Row]:
-        part = self.parts[split]  # type: ignore[index]
+    def _scores(self, part: Resident, subsets: list[str]) -> dict[str, Row]:
+        """Metrics of a split on each modality subset.
+
+        Raises:
+            TrainingFailed: a prediction is not finite.
+        """
         outputs = self.outputs(part, subset_masks(self.spec, subsets, self.device))
         for subset, output in zip(subsets, outputs, strict=True):
             if not np.isfinite(output).all():
@@ -313,7 +319,7 @@ class Trainer:
     def _validate(self) -> Row:
         """Validation metrics of the full set, and `valid/score`: the primary metric over `selection_subsets`,
         averaged, its sign turned so that higher is better; NaN, which never wins, where a metric is undefined."""
-        scores = self._scores("valid", selection_subsets(self.spec))
+        scores = self._scores(self.parts["valid"], selection_subsets(self.spec))
         sign = 1.0 if self.task.metrics[self.task.primary] else -1.0
         row = {f"valid/{name}": value for name, value in scores[self.spec.full].items()}
         return row | {"valid/score": float(np.mean([sign * row[self.task.primary] for row in scores.values()]))}
@@ -335,11 +341,18 @@ class Trainer:
         if best_state is not None:
             self.method.load_state_dict(best_state)
             best = self._finished_scores()
-        return {subset: {"last": last[subset], "best": best[subset]} for subset in self.training.subsets}
+        return {name: {"last": last[name], "best": best[name]} for name in self.training.conditions}
 
     def _finished_scores(self) -> dict[str, Row]:
         self.method.finish(self._whole_training_split())
-        return self._scores("test", self.training.subsets)
+        asked: dict[Corruption, list[str]] = {}
+        for subset, corruption in map(split_condition, self.training.conditions):
+            asked.setdefault(corruption, []).append(subset)
+        scores: dict[str, Row] = {}
+        for corruption, subsets in asked.items():
+            part = resident(corrupted(self.data, self.data.parts["test"], corruption), self.device)
+            scores |= {condition(subset, corruption): row for subset, row in self._scores(part, subsets).items()}
+        return scores
 
     def _whole_training_split(self) -> Batch:
         """All training samples as one batch, with the labels and modalities training sees."""

@@ -25,14 +25,16 @@ def result(
     primary: bool = True,
     checkpoint: str = "last",
     full: str = "a+b",
+    corruption: str = "",
 ) -> dict[str, Any]:
     """One row of a results frame."""
     training = f"t-{dataset}-{ratio}-{method}-{seed}"
     return {
-        "dataset": dataset, "label_ratio": ratio, "modalities": modalities, "method": method, "seed": seed,
-        "checkpoint": checkpoint, "metric": metric, "value": value, "higher_is_better": higher, "primary": primary,
+        "dataset": dataset, "label_ratio": ratio, "modalities": modalities, "corruption": corruption, "method": method,
+        "seed": seed, "checkpoint": checkpoint, "metric": metric, "value": value, "higher_is_better": higher,
+        "primary": primary,
         "n_modalities": modalities.count("+") + 1, "full": modalities == full,
-        "training_id": training, "run_id": f"{training}-{modalities}",
+        "training_id": training, "run_id": f"{training}-{modalities}{corruption}",
     }  # fmt: skip
 
 

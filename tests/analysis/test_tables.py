@@ -81,16 +81,16 @@ label ratio & modalities & robult & gmc & constant \\
 """  # noqa: E501
 
 CSV = """\
-dataset,metric,label_ratio,modalities,method,n_modalities,full,higher_is_better,primary,mean,std,n_seeds,n_nan,best,second,is_constant
-toy,acc,0.05,a,robult,1,False,True,True,0.8500000000000001,0.07071067811865474,2,0,True,False,False
-toy,acc,0.05,a,gmc,1,False,True,True,0.7,0.0,2,0,False,True,False
-toy,acc,0.05,a,constant,1,False,True,True,0.5,0.0,2,0,False,False,False
-toy,acc,0.05,b,robult,1,False,True,True,0.5,0.0,2,0,True,False,True
-toy,acc,0.05,b,gmc,1,False,True,True,,,0,0,False,False,False
-toy,acc,0.05,b,constant,1,False,True,True,0.5,0.0,2,0,True,False,False
-toy,acc,0.05,a+b,robult,2,True,True,True,,,2,1,False,False,False
-toy,acc,0.05,a+b,gmc,2,True,True,True,0.6,,1,0,True,False,False
-toy,acc,0.05,a+b,constant,2,True,True,True,0.5,0.0,2,0,False,True,False
+dataset,metric,label_ratio,corruption,modalities,method,n_modalities,full,higher_is_better,primary,mean,std,n_seeds,n_nan,best,second,is_constant
+toy,acc,0.05,,a,robult,1,False,True,True,0.8500000000000001,0.07071067811865474,2,0,True,False,False
+toy,acc,0.05,,a,gmc,1,False,True,True,0.7,0.0,2,0,False,True,False
+toy,acc,0.05,,a,constant,1,False,True,True,0.5,0.0,2,0,False,False,False
+toy,acc,0.05,,b,robult,1,False,True,True,0.5,0.0,2,0,True,False,True
+toy,acc,0.05,,b,gmc,1,False,True,True,,,0,0,False,False,False
+toy,acc,0.05,,b,constant,1,False,True,True,0.5,0.0,2,0,True,False,False
+toy,acc,0.05,,a+b,robult,2,True,True,True,,,2,1,False,False,False
+toy,acc,0.05,,a+b,gmc,2,True,True,True,0.6,,1,0,True,False,False
+toy,acc,0.05,,a+b,constant,2,True,True,True,0.5,0.0,2,0,False,True,False
 """
 
 TERMINAL = """\

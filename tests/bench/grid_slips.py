@@ -140,7 +140,7 @@ SLIPS = [
     (with_line("executor: {timeout_s: -1}"), "grid.yaml:3: executor.timeout_s: expected a number above 0, got -1"),
     (with_line("executor: auto"), "grid.yaml:3: executor: expected a mapping, got 'auto'"),
     (with_line("label_ratio: 1"), "grid.yaml:3: unknown key 'label_ratio'. Did you mean 'label_ratios'? A grid has: name, description, methods, datasets, "
-     "label_ratios, modalities, seeds, train, checkpoint, tracking, executor"),
+     "label_ratios, modalities, corruptions, seeds, train, checkpoint, tracking, executor"),
     # the file as YAML
     (with_line("seeds: 3\nseeds: 4"), "grid.yaml:4: the key 'seeds' is given twice (first on line 3)"),
     (with_methods("fake: {tau: 1, tau: 2}"), "grid.yaml:2: the key 'tau' is given twice (first on line 2)"),
@@ -156,4 +156,13 @@ SLIPS = [
     (with_line("seeds: *s"), "grid.yaml:3: the alias '*s' has no anchor '&s' before it"),
     (with_line("seeds: &s [*s]"), "grid.yaml:3: the alias '*s' stands inside its own anchor"),
     (with_line("seeds: " + "[" * 30 + "]" * 30), "grid.yaml:3: nested more than 20 levels deep"),
+    # corruptions
+    (with_line("corruptions: [{gausian: {text: 1}}]"), "grid.yaml:3: corruptions[0]: unknown corruption 'gausian'. Did you mean 'gaussian'? "
+     "There are: gaussian, mask, swap"),
+    (with_line("corruptions: [mask]"), "grid.yaml:3: corruptions[0]: expected a mapping such as gaussian: {image: 0.18}, got 'mask'"),
+    (with_line("corruptions: [mask: 0.1]"), "grid.yaml:3: corruptions[0].mask: expected a mapping of modalities to levels such as mask: {image: 0.1}, got 0.1"),
+    (with_line("corruptions: [mask: {text: 1.5}]"), "grid.yaml:3: corruptions[0].mask.text: a share is above 0 and at most 1, got 1.5"),
+    (with_line("corruptions: [gaussian: {text: [0.1, 0]}]"), "grid.yaml:3: corruptions[0].gaussian.text[1]: a standard deviation is above 0, got 0"),
+    (with_line("corruptions: [mask: {text: much}]"), "grid.yaml:3: corruptions[0].mask.text: expected a number, got 'much'"),
+    (with_line("corruptions: [mask: {text: [0.1, 0.1]}]"), "grid.yaml:3: corruptions[0]: 'mask(text)=0.1' is given twice"),
 ]  # fmt: skip

@@ -66,7 +66,7 @@ def test_a_plan_is_the_whole_product_once() -> None:
     assert found == {(m, d, r, s) for m in methods for d in ("letters", "views") for r in (0.1, 1.0) for s in (7, 3)}
     assert len(plan.trainings) == len({t.id for t in plan.trainings}) == 24
     assert plan.n_cells == sum(len(t.cells) for t in plan.trainings) == 24 * 3
-    assert plan.trainings[0].subsets == ("text", "audio", "text+audio")
+    assert plan.trainings[0].conditions == ("text", "audio", "text+audio")
     assert (plan.skipped, plan.swept_settings) == ([], ())
 
 
@@ -232,7 +232,7 @@ def test_impossible_combinations_are_skipped_with_the_reason() -> None:
         seeds: 3
         """
     )
-    assert {(t.method.label, t.dataset.label): t.subsets for t in plan.trainings} == {
+    assert {(t.method.label, t.dataset.label): t.conditions for t in plan.trainings} == {
         ("fake", "letters"): ("text+audio",),
         ("plain", "letters"): ("text+audio",),
         ("plain", "views[task=regression]"): ("v1", "v1+v2"),
@@ -312,7 +312,7 @@ def test_remaining_keeps_only_cells_without_results() -> None:
     plan = plan_of("methods: [plain]\ndatasets: [letters]\nseeds: 3")
     first, second, third = plan.trainings
     finished = {*first.cells.values(), second.cell_id("audio")}
-    assert plan.remaining(finished) == [replace(second, subsets=("text", "text+audio")), third]
+    assert plan.remaining(finished) == [replace(second, conditions=("text", "text+audio")), third]
     assert plan.remaining(frozenset()) == plan.trainings
 
 
@@ -360,7 +360,7 @@ def test_done_and_remaining_make_up_the_plan(
     finished = set(data.draw(st.lists(st.sampled_from(cells))))
     summary, left = describe(plan, finished), plan.remaining(finished)
     assert summary.total("cells_done") == len(finished)
-    assert sum(len(training.subsets) for training in left) == plan.n_cells - len(finished)
+    assert sum(len(training.conditions) for training in left) == plan.n_cells - len(finished)
     assert summary.total("trainings_done") == len(plan.trainings) - len(left)
 
 
@@ -414,3 +414,50 @@ def test_a_missing_rate_for_an_unknown_modality_is_refused() -> None:
     text = "methods: [constant]\ndatasets: [digits]\ntrain: {missing_rate: {uper: 0.3}}\n"
     with pytest.raises(GridError, match=r"unknown modality 'uper'\. Did you mean 'upper'\?"):
         make_plan(parse_grid(text))
+
+
+# ---- corruptions ----------------------------------------------------------------------------------------------------
+
+
+def test_a_corruption_is_tested_on_the_subsets_that_hold_what_it_changes() -> None:
+    plan = plan_of(
+        """
+        methods: [plain]
+        datasets: [letters]
+        modalities: all
+        corruptions:
+          - gaussian: {text: [0.1, 0.2]}
+          - {mask: {all: 0.5}}
+        seeds: 1
+        """
+    )
+    assert plan.trainings[0].conditions == (
+        "text", "audio", "text+audio",
+        "text@gaussian(text)=0.1", "text+audio@gaussian(text)=0.1",
+        "text@gaussian(text)=0.2", "text+audio@gaussian(text)=0.2",
+        "text+audio@mask(text)=0.5&mask(audio)=0.5",
+    )  # fmt: skip
+    assert plan.n_cells == 8
+    assert plan.trainings[0].id == plan_of("methods: [plain]\ndatasets: [letters]\nseeds: 1\n").trainings[0].id
+
+
+def test_a_corruption_nothing_can_be_tested_under_is_skipped_with_the_reason() -> None:
+    plan = plan_of(
+        """
+        methods: [plain]
+        datasets: [letters, views]
+        modalities: single
+        corruptions: [{mask: {text: 0.1}}, {swap: {all: 0.1}}]
+        seeds: 1
+        """
+    )
+    assert [(s.dataset, s.reason, s.n_trainings) for s in plan.skipped] == [
+        ("letters", "no subset that is tested holds what 'swap(text)=0.1&swap(audio)=0.1' changes", 0),
+        ("views", "has no modality 'text' for 'mask(text)=0.1'", 0),
+        ("views", "no subset that is tested holds what 'swap(v1)=0.1&swap(v2)=0.1' changes", 0),
+    ]
+
+
+def test_corrupting_an_unknown_modality_is_a_problem() -> None:
+    with pytest.raises(GridError, match=r"corruptions: unknown modality 'txet'. Did you mean 'text'\?"):
+        plan_of("methods: [plain]\ndatasets: [letters]\ncorruptions: [{mask: {txet: 0.1}}]\n")

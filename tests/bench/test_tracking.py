@@ -70,7 +70,7 @@ def test_a_finished_training_is_a_run_with_curves_and_a_cell_run_for_each_subset
     store.write(finished(), grid_run, run_id, fresh=True)
 
     known = store.known()["a" * 16]
-    assert (known.run_id, known.status, known.subsets) == (run_id, "FINISHED", frozenset(SUBSETS))
+    assert (known.run_id, known.status, known.conditions) == (run_id, "FINISHED", frozenset(SUBSETS))
     training = store._client.get_run(run_id)
     assert training.data.tags["mlflow.parentRunId"] == grid_run
     assert training.data.params == {"method.tau": "0.3", "train.epochs": "2"}
@@ -143,7 +143,7 @@ def test_a_grid_that_asks_for_more_subsets_adds_cells_and_rewrites_none(store: S
     assert set(after) == set(SUBSETS)
     assert after["upper"].info.run_id == before["upper"]
     assert after["upper"].data.metrics["last/acc"] == 0.5
-    assert store.known()["a" * 16].subsets == frozenset(SUBSETS)
+    assert store.known()["a" * 16].conditions == frozenset(SUBSETS)
 
 
 def test_a_failure_keeps_its_reason_and_a_retry_takes_its_place(store: Store, grid_run: str) -> None:

@@ -1,5 +1,6 @@
 """The training loop: what a method sees, which epoch is chosen, and that numbers repeat."""
 
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -122,7 +123,7 @@ def test_a_batch_without_labels_moves_nothing_in_a_supervised_method() -> None:
 
 def test_subsets_evaluated_together_equal_each_alone() -> None:
     made = trainer(method="robult", dataset="synthetic")
-    part, subsets = made.parts["test"], made.training.subsets
+    part, subsets = made.parts["valid"], made.training.conditions
     masks = subset_masks(made.spec, subsets, "cpu")
     together = made.outputs(part, masks)
     assert together.shape == (7, len(part), made.task.width)
@@ -274,3 +275,19 @@ def test_more_stages_than_epochs_is_told() -> None:
     method = SimpleNamespace(name="m", stages=lambda: (Stage("teacher", 0.5), Stage("student", 0.5)))
     with pytest.raises(TrainingFailed, match=r"m trains in 2 stages \(teacher, student\).*train.epochs is 1"):
         stage_epochs(method, 1)  # type: ignore[arg-type]
+
+
+# ---- corruption -----------------------------------------------------------------------------------------------------
+
+
+def test_corrupted_cells_are_tested_on_the_corrupted_test_split() -> None:
+    asked = replace(training(method="unimodal"), conditions=("upper+lower", "upper+lower@mask(upper)=1"))
+    data = data_of(asked)
+    cells = Trainer(asked, data).run().cells
+    zeroed = replace(
+        data.parts["test"], inputs=data.parts["test"].inputs | {"upper": 0 * data.parts["test"].inputs["upper"]}
+    )
+    alone = replace(asked, conditions=("upper+lower",))
+    expected = Trainer(alone, replace(data, parts=data.parts | {"test": zeroed})).run().cells
+    assert cells["upper+lower@mask(upper)=1"] == expected["upper+lower"]
+    assert cells["upper+lower"] != expected["upper+lower"]
