@@ -35,7 +35,7 @@ def run_grid(name: str, *, fail_fast: bool) -> int:
         summary = runner.run()
     finally:
         display.stop()
-    n_cells = sum(len(runner.trainings[i].subsets) for i in summary.finished)
+    n_cells = sum(len(runner.trainings[i].conditions) for i in summary.finished)
     if summary.interrupted:
         _tell(
             f"stopped: {len(summary.finished)} trainings finished, {len(summary.killed)} cut short. "
@@ -96,7 +96,7 @@ def show_plan(name: str, *, as_json: bool) -> int:
     check_store(uri)
     finished = _finished_cells(uri, plan.grid.name)
     summary = describe(plan, finished)
-    remaining = [t for t in plan.trainings if not all(t.cell_id(subset) in finished for subset in t.subsets)]
+    remaining = [t for t in plan.trainings if not all(t.cell_id(name) in finished for name in t.conditions)]
     cost = estimate(remaining, plan.grid.executor)
     if as_json:
         print(json.dumps({**summary.to_json(), "estimate": vars(cost)}, indent=2))
