@@ -40,7 +40,8 @@ class PatternConfig(EncoderConfig):
     patterns: PatternChoice = hyper(
         "enumerate",
         source="RAML, III-C shows all missing patterns, but not how often: the mean over all of them in every step, "
-        "which has no variance; sample: one a sample and step, drawn evenly (MMIN code); the same on average",
+        "which has no variance; sample: one a sample and step, drawn evenly (MMIN code); the same on average, and with "
+        "many modalities far cheaper",
     )
     full_pattern: bool = hyper(
         True, source="RAML, III-C: the full set is one of the patterns; False: the MMIN code trains on the others alone"
