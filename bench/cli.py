@@ -209,14 +209,37 @@ def data_embed(
 @data_app.command("verify")
 def data_verify(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The data set; see bench ls datasets.")],
+    folder: Annotated[Path | None, typer.Option("--from", metavar="FOLDER", help="For 'own': its folder.")] = None,
 ) -> int:
-    """Check a data set's content against its fingerprint, shapes and value ranges.
+    """Check a data set's content against its fingerprint, shapes and value ranges; say all that is wrong.
 
     Example: bench data verify handwritten
+
+    Example: bench data verify own --from my-folder
     """
     from bench.commands import verify_data
 
-    return verify_data(name)
+    return verify_data(name, folder)
+
+
+@data_app.command("make")
+def data_make(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="cmu_mosi, cmu_mosei or iemocap.")],
+    out: Annotated[Path, typer.Option("--out", metavar="PATH", help="The file, or for iemocap the folder, to write.")],
+    rows: Annotated[
+        int | None, typer.Option("--rows", help="Training samples; default: as many as the real set.")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="mult, mult_unaligned, multibench, mmsa or mmsa_unaligned.")
+    ] = None,
+) -> int:
+    """Write random data in the raw format of a data set, to try preparation, speed and memory without the real files.
+
+    Example: bench data make cmu_mosei --rows 200 --out like-mosei.pkl
+    """
+    from bench.commands import make_data
+
+    return make_data(name, out, rows, form)
 
 
 @app.command()

@@ -330,19 +330,37 @@ def _assignments(words: list[str], option: str, default: str | None = None) -> d
     return found
 
 
-def verify_data(name: str) -> int:
+def make_data(name: str, out: Path, rows: int | None, form: str | None) -> int:
+    """`bench data make`."""
+    from bench.data_progress import PrepareBar
+    from datasets.progress import listening
+    from datasets.raw_maker import make_raw
+
+    with PrepareBar() as bar, listening(bar):
+        make_raw(name, out, rows, form)
+    print(f"Random data in the format of {name}: {out}. Next: bench data prepare {name} --from {out}")
+    _tell(f"warning: preparing it replaces a {name} that is prepared already; set BENCH_DATA to keep them apart.")
+    return 0
+
+
+def verify_data(name: str, folder: Path | None = None) -> int:
     """`bench data verify`: exit code 1 and every problem when something is wrong."""
     from datasets.catalog import DATASETS
     from datasets.store import store_directory, verify_store
 
     cls = DATASETS.get(name)
     store = store_directory(name)
-    problems = cls().verify()
+    if folder is not None and "folder" not in cls.Config.model_fields:
+        raise UserError(
+            f"--from is for data sets that are folders, such as 'own'; '{name}' was prepared from its files."
+        )
+    dataset = cls(cls.Config.model_validate({"folder": str(folder)})) if folder is not None else cls()
+    problems = dataset.verify()
     if problems is None:
-        cls().spec()
+        dataset.spec()
         problems = verify_store(store) if store.exists() else []
     if not problems:
-        data = cls().load()
+        data = dataset.load()
         print(f"{name}: {sum(map(len, data.parts.values()))} samples, fingerprint {data.spec.fingerprint}: sound.")
         return 0
     for problem in problems:

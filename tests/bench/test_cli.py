@@ -13,7 +13,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 COMMANDS = [
     ["run"], ["plan"], ["report"], ["ui"], ["ls"], ["check"], ["doctor"],
-    ["data", "ls"], ["data", "prepare"], ["data", "verify"], ["new", "method"],
+    ["data", "ls"], ["data", "prepare"], ["data", "verify"], ["data", "make"], ["new", "method"],
 ]  # fmt: skip
 
 

@@ -1,9 +1,12 @@
 """From raw files to results: make, prepare and train on each of the affect data sets and on a folder of one's own."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bench import __main__ as entry
 from tests.bench import run_tools
 from tests.bench.run_tools import bench, query, write_grid
 from tests.datasets.fixtures import make_own_folder
@@ -27,28 +30,47 @@ MAKE = {
 }
 
 
+Call = Callable[..., tuple[int, str, str]]
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in; `bench` keeps its stores below it."""
+    """An empty folder to work in; stores are kept below it."""
     environment = run_tools.environment() | {"BENCH_DATA": str(tmp_path / "stores")}
     monkeypatch.setattr(run_tools, "environment", lambda: environment)
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "stores"))
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_every_affect_data_set_goes_from_raw_files_to_results(home: Path) -> None:
+@pytest.fixture
+def call(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """`bench WORDS` in this process: exit code, output, errors."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bench", *words])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        code = entry._run()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    return run
+
+
+def test_every_affect_data_set_goes_from_raw_files_to_results(home: Path, call: Call) -> None:
     for name, words in MAKE.items():
-        assert bench("data", "make", name, *words, cwd=home).returncode == 0
-        done = bench("data", "prepare", name, "--from", words[1], cwd=home)
-        assert done.returncode == 0, done.stderr
-        assert f"{name} is prepared: " in done.stdout
-        assert "expected" in done.stderr  # other sizes than the real set's
+        assert call("data", "make", name, *words)[0] == 0
+        code, out, err = call("data", "prepare", name, "--from", words[1])
+        assert code == 0, err
+        assert f"{name} is prepared: " in out
+        assert "expected" in err  # other sizes than the real set's
         page = (home / "stores" / name / "card.html").read_text()
         assert "<svg" in page
         assert "expected" in page
-    assert "cmu_mosi is already prepared" in bench("data", "prepare", "cmu_mosi", "--from", "mosi.pkl", cwd=home).stdout
+    assert "cmu_mosi is already prepared" in call("data", "prepare", "cmu_mosi", "--from", "mosi.pkl")[1]
     make_own_folder(home / "mine")
-    grid = write_grid(home, GRID)
-    done = bench("run", str(grid), cwd=home)
+    done = bench("run", str(write_grid(home, GRID)), cwd=home)
     assert done.returncode == 0, done.stderr
     cells = query(
         home,
@@ -60,19 +82,19 @@ def test_every_affect_data_set_goes_from_raw_files_to_results(home: Path) -> Non
         "cmu_mosi": 4, "cmu_mosei": 4, "iemocap": 4, "own": 4,
     }  # fmt: skip
     for name in ("cmu_mosi", "iemocap"):
-        assert bench("data", "verify", name, cwd=home).returncode == 0
-    assert "sound" in bench("data", "verify", "own", "--from", "mine", cwd=home).stdout
+        assert "sound" in call("data", "verify", name)[1]
+    assert "sound" in call("data", "verify", "own", "--from", "mine")[1]
 
 
-def test_what_is_refused_is_one_sentence(home: Path) -> None:
+def test_what_is_refused_is_one_sentence(home: Path, call: Call) -> None:
     (home / "bad.pkl").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
-    done = bench("data", "prepare", "cmu_mosi", "--from", "bad.pkl", cwd=home)
-    assert done.returncode == 1
-    assert "asks for 'os.system'" in done.stderr
+    code, _, err = call("data", "prepare", "cmu_mosi", "--from", "bad.pkl")
+    assert code == 1
+    assert "asks for 'os.system'" in err
     assert not (home / "pwned").exists()
-    done = bench("data", "verify", "cmu_mosi", "--from", ".", cwd=home)
-    assert done.returncode == 2
-    assert "--from is for data sets that are folders" in done.stderr
-    done = bench("data", "make", "digits", "--out", "x", cwd=home)
-    assert done.returncode == 2
-    assert "there is no maker of 'digits'" in done.stderr
+    code, _, err = call("data", "verify", "cmu_mosi", "--from", ".")
+    assert code == 2
+    assert "--from is for data sets that are folders" in err
+    code, _, err = call("data", "make", "digits", "--out", "x")
+    assert code == 2
+    assert "there is no maker of 'digits'" in err
