@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from bench.arrays import What
 from bench.problems import Spot
 from datasets.corruption import Corruption
 
@@ -167,6 +168,8 @@ class Grid:
     train: Train = Train()
     checkpoint: Checkpoint = "last"
     """Which epoch's test metrics are reported; both are logged."""
+    save: tuple[What, ...] = ()
+    """Arrays kept of each training, of that epoch."""
     tracking: Tracking = field(default_factory=Tracking)
     executor: Executor = field(default_factory=Executor)
     file: str = field(default="grid.yaml", compare=False)
@@ -197,6 +200,8 @@ class Grid:
         if train := self.train.plain():
             told["train"] = train
         told["checkpoint"] = self.checkpoint
+        if self.save:
+            told["save"] = list(self.save)
         if self.tracking.model_fields_set:  # a URI from the environment may hold a password
             told["tracking"] = {"uri": self.tracking.uri}
         told["executor"] = self.executor.model_dump(mode="json")

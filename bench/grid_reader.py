@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
+from bench.arrays import WHATS, What
 from bench.choices import (
     DEFAULT_VARIANT,
     MAX_CHOICES,
@@ -36,7 +37,7 @@ T = TypeVar("T")
 
 KEYS = (
     "name", "description", "methods", "datasets", "label_ratios", "modalities", "corruptions", "seeds", "train",
-    "checkpoint", "tracking", "executor",
+    "checkpoint", "save", "tracking", "executor",
 )  # fmt: skip
 MAX_SEEDS = 100_000
 MAX_SEED = 2**32 - 1
@@ -92,6 +93,7 @@ class _Reader:
             seeds=self.seeds(),
             train=self.train(datasets, asked_datasets),
             checkpoint=self.checkpoint(),
+            save=self.save(),
             tracking=self.section("tracking", Tracking),
             executor=self.section("executor", Executor),
             file=self.problems.file,
@@ -140,6 +142,21 @@ class _Reader:
             text = f"expected one of {', '.join(CHECKPOINTS)}, got {show(value)}"
             self.problems.add(spot, f"{text}.{hint}" if hint else text)
         return cast(Checkpoint, value)
+
+    def save(self) -> tuple[What, ...]:
+        spot = self.get("save")
+        found: dict[What, int] = {}
+        for place in [] if spot is None else self.one_or_many(spot):
+            value = place.node.plain()
+            if value not in WHATS:
+                hint = did_you_mean(value, WHATS) if isinstance(value, str) else ""
+                text = f"expected one of {', '.join(WHATS)}, got {show(value)}"
+                self.problems.add(place, f"{text}.{hint}" if hint else text)
+            elif value in found:
+                self.problems.add(place, f"'{value}' is given twice")
+            else:
+                found[value] = 1
+        return tuple(found)
 
     def label_ratios(self) -> tuple[float, ...]:
         spot = self.get("label_ratios")

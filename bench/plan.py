@@ -7,6 +7,7 @@ from hashlib import blake2b
 from itertools import combinations as choose
 from typing import Any
 
+from bench.arrays import NOTHING, Save
 from bench.choices import combinations
 from bench.grid import Asked, Grid
 from bench.problems import GridError, Problem, Problems, Spot, check
@@ -68,6 +69,7 @@ class Training:
     settings: TrainSettings
     conditions: tuple[str, ...]
     """Modality subsets, clean or corrupted, as `datasets.corruption.condition` names them."""
+    save: Save = NOTHING
 
     def cell_id(self, condition: str) -> str:
         """Identity of this training's result under one condition."""
@@ -329,6 +331,7 @@ def _refusal(method: MethodChoice, dataset: DatasetChoice, spot: Spot, problems:
 
 def _trainings(grid: Grid, blocks: list[_Block]) -> Iterator[Training]:
     prefixes = [block.prefix() for block in blocks]
+    save = Save(grid.save, grid.checkpoint)
     for seed in grid.seeds:
         for ratio in grid.label_ratios:
             axes = json.dumps([ratio, seed]).encode()
@@ -336,7 +339,7 @@ def _trainings(grid: Grid, blocks: list[_Block]) -> Iterator[Training]:
                 digest = prefix.copy()
                 digest.update(axes)
                 yield Training(
-                    digest.hexdigest(), block.method, block.dataset, ratio, seed, block.settings, block.conditions
+                    digest.hexdigest(), block.method, block.dataset, ratio, seed, block.settings, block.conditions, save
                 )
 
 

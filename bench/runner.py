@@ -167,12 +167,19 @@ class Runner:
         """Fill the queue with what is not finished; outcomes found in the spool go to the writer first."""
         self.spool.sweep()
         replayed = {training_id for training_id in self.spool if self._replay(training_id)}
+        without_arrays = 0
         for training in self.plan.trainings:
             seen = known.get(training.id)
-            if training.id in replayed or (seen is not None and seen.conditions.issuperset(training.conditions)):
+            if training.id in replayed or (seen is not None and seen.has(training)):
                 self.summary.n_done_before += 1
             else:
+                without_arrays += seen is not None and seen.conditions.issuperset(training.conditions)
                 self._queue.append(training)
+        if without_arrays:
+            self.display.note(
+                f"{without_arrays} finished trainings are repeated for the arrays that 'save' asks for; "
+                f"their results stay as they are."
+            )
         if replayed:
             self.display.note(
                 f"{len(replayed)} results of an earlier run were waiting on disk; they are being written."
@@ -190,7 +197,7 @@ class Runner:
         wanted = self.trainings.get(training_id)
         if wanted is None or outcome["status"] != "finished":
             return False
-        return set(wanted.conditions) <= set(outcome["cells"])
+        return set(wanted.conditions) <= set(outcome["cells"]) and wanted.save.words <= set(outcome.get("saved", []))
 
     def _executor(self) -> LocalExecutor:
         settings = self.plan.grid.executor
@@ -242,7 +249,7 @@ class Runner:
             known = self.writer.store.known(training.id).get(training.id)
         except TrackingError:
             return False  # repeating it costs time, never a result: the writer keeps what is there
-        return known is not None and known.conditions.issuperset(training.conditions)
+        return known is not None and known.has(training)
 
     def _drop(self, training: Training) -> None:
         self.claims.free(training.id)

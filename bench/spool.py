@@ -45,6 +45,10 @@ class Spool:
     def path(self, training_id: str) -> Path:
         return self.folder / f"{training_id}.json"
 
+    def arrays(self, training_id: str) -> Path:
+        """Where the arrays of a training wait, if it has any."""
+        return self.folder / f"{training_id}.npz"
+
     def put(self, outcome: Mapping[str, Any]) -> None:
         """Keep an outcome until the tracking store has it.
 
@@ -69,14 +73,16 @@ class Spool:
 
     def drop(self, training_id: str) -> None:
         self.path(training_id).unlink(missing_ok=True)
+        self.arrays(training_id).unlink(missing_ok=True)
 
     def __iter__(self) -> Iterator[str]:
         """Ids of the trainings whose outcomes are here, in a fixed order."""
         return iter(sorted(path.stem for path in self.folder.glob("*.json")))
 
     def sweep(self) -> None:
-        """Remove temporary files that a killed worker left behind: those a minute old, which nobody writes any more."""
-        for path in self.folder.glob(".*.tmp"):
+        """Remove what a killed worker left half done: files a minute old, which nobody writes any more."""
+        orphans = (path for path in self.folder.glob("*.npz") if not self.path(path.stem).exists())
+        for path in [*self.folder.glob(".*.tmp"), *orphans]:
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > 60:
                     path.unlink()

@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")
 _PAGE = 1000
 _BATCH = 1000
 """The most metrics MLflow takes in one `log_batch`."""
+ARRAYS = "arrays.npz"
+"""Artifact of a training run that holds what `bench.arrays` describes."""
 _TAG_LENGTH = 4000
 """The longest tag that is worth reading with every run; MLflow takes 8000 characters."""
 
@@ -53,6 +56,12 @@ class Known:
     """MLflow's: RUNNING, FINISHED, FAILED or KILLED."""
     conditions: frozenset[str]
     """Conditions whose cells are finished."""
+    saved: frozenset[str] = frozenset()
+    """Arrays that are kept, as `bench.arrays.Save.words` names them."""
+
+    def has(self, training: Training) -> bool:
+        """Whether nothing a training is asked for is missing."""
+        return self.conditions.issuperset(training.conditions) and self.saved.issuperset(training.save.words)
 
 
 def record_of(training: Training, swept: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -342,7 +351,8 @@ class Store:
                 if run.info.status != "FINISHED" or not conditions:
                     conditions = frozenset(self._cells(identity, "FINISHED"))
                 if identity not in found or run.info.status == "FINISHED":
-                    found[identity] = Known(run.info.run_id, run.info.status, conditions)
+                    saved = frozenset(filter(None, tags.get("saved", "").split(",")))
+                    found[identity] = Known(run.info.run_id, run.info.status, conditions, saved)
             return found
 
     def finished_cells(self) -> frozenset[str]:
@@ -421,6 +431,30 @@ class Store:
             if not finished:
                 self._client.set_terminated(run_id, "FINISHED", end_time=outcome["ended_ms"])
             return run_id
+
+    def keep_arrays(self, run_id: str, file: Path, saved: Sequence[str]) -> None:
+        """Keep the arrays of a training with its run; repeating it changes nothing."""
+        if not saved or not file.exists():
+            return
+        with _plain_errors(self.uri), tempfile.TemporaryDirectory() as folder:
+            named = Path(folder) / ARRAYS
+            named.symlink_to(file.absolute())
+            self._client.log_artifact(run_id, str(named))
+            self._client.set_tag(run_id, "saved", ",".join(sorted(saved)))
+
+    def arrays(self) -> "Iterator[tuple[dict[str, str], Path]]":
+        """Every finished training that kept arrays: its tags, and the file on this machine while the next is not asked.
+
+        An artifact that is gone is told with a path that does not exist.
+        """
+        for run in self._search("tags.stage = 'training' AND attributes.status = 'FINISHED'"):
+            if "saved" not in run.data.tags:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / ARRAYS
+                with contextlib.suppress(Exception):  # MLflow raises whatever its artifact store does
+                    path = Path(self._client.download_artifacts(run.info.run_id, ARRAYS, folder))
+                yield dict(run.data.tags), path
 
     def _write_failure(self, run_id: str, outcome: Outcome) -> None:
         self._client.set_tag(run_id, "failure", outcome["reason"][:4000])

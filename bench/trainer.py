@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bench.arrays import PSEUDO_EPOCH
 from bench.plan import Training
 from datasets.base import Data, DataSpec, Part
 from datasets.batch import Batch, make_batch
@@ -53,6 +54,8 @@ class Result:
     warning: str | None
     """What a person should know about the labels, if anything."""
     cost: Row
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """What the grid keeps, see `bench.arrays`."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,12 @@ def stage_epochs(method: Method, epochs: int) -> list[tuple[Stage, int]]:
     return [(stage, end - start) for stage, start, end in zip(stages, ends, ends[1:], strict=False)]
 
 
+def shows(embedding: str, subset: str) -> bool:
+    """Whether a modality subset shows an embedding: the fused one, and those of the modalities it holds."""
+    _, _, modality = embedding.partition("/")
+    return not modality or modality in subset.split("+")
+
+
 def gradient_norm(module: nn.Module) -> Tensor:
     """Norm of all gradients of a module, scalar; 0 where nothing has a gradient."""
     norms = [p.grad.norm() for p in module.parameters() if p.grad is not None]
@@ -137,6 +146,7 @@ class Trainer:
         self.data = data
         self.parts = {name: resident(data.parts[name], device) for name in ("train", "valid")}
         self.labelled = torch.as_tensor(self._label_mask(), device=device)
+        self.arrays: dict[str, NDArray[Any]] = {}
         self.available = torch.as_tensor(self._availability(), device=device)
         self.method = build(training, data.spec).to(device)
         self.learnable = {name for name, p in self.method.named_parameters() if p.requires_grad}
@@ -189,7 +199,7 @@ class Trainer:
         trained_s = time.perf_counter() - started
         cells = self._evaluate(best_state if best_epoch != len(curves) else None)
         cost = self._cost(trained_s, time.perf_counter() - started)
-        return Result(curves, cells, best_epoch, self.warning, cost)
+        return Result(curves, cells, best_epoch, self.warning, cost, self.arrays)
 
     def _epochs(self) -> Iterator[Row]:
         """Train stage by stage and epoch by epoch, yielding each epoch's row."""
@@ -237,12 +247,16 @@ class Trainer:
         self.method.train()
         sums: dict[str, Tensor] = {}
         has_labels = self.labelled.cpu()
+        looked_at = "pseudo_labels" in self.training.save.what and epoch + 1 == self._pseudo_epoch()
+        pairs: list[dict[str, Tensor]] = []
         for step, index in enumerate(self._batches(order)):
             on_device = index.to(self.device)
             noise = row_keys(self.noise_seed, epoch * self.steps + step, len(index), self.device)
             masks = {"labelled": self.labelled[on_device], "available": self.available[on_device]}
             progress = span[0] + (span[1] - span[0]) * step / self.steps
             batch = self.parts["train"].batch(on_device, noise=noise, progress=progress, **masks)
+            if looked_at:
+                pairs.append(self._pairs(batch, on_device))
             terms = self.method.loss(batch)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + term.detach()
@@ -254,6 +268,9 @@ class Trainer:
             if self.settings.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.method.parameters(), self.settings.clip_norm)
             optimiser.step()
+        if pairs and pairs[0]:
+            named = {name: torch.stack([pair[name] for pair in pairs]).cpu().numpy() for name in pairs[0]}
+            self.arrays |= {f"pseudo/{epoch + 1}/{name}": array for name, array in named.items()}
         means = {name: float(value) / self.steps for name, value in sums.items()}
         broken = [name for name, value in means.items() if not np.isfinite(value)]
         if broken:
@@ -273,6 +290,16 @@ class Trainer:
             right = guess == self.task.groups(self.parts["train"].target[index])
             told["diagnose/pseudo_label_accuracy"] = masked_mean(right.float(), ~batch.labelled)
         return {name: float(value) for name, value in told.items()}
+
+    def _pseudo_epoch(self) -> int:
+        return min(PSEUDO_EPOCH, self.settings.epochs)
+
+    @torch.no_grad()
+    def _pairs(self, batch: Batch, index: Tensor) -> dict[str, Tensor]:
+        """The pairs a method weighs by pseudo-labels in a step, with the truth; empty where it has none."""
+        pairs = self.method.weighted_pairs(batch)
+        truth = self.task.groups(self.parts["train"].target[index])
+        return pairs | {"true": truth, "labelled": batch.labelled} if pairs else {}
 
     def _batches(self, order: np.random.Generator) -> Iterator[Tensor]:
         """Index tensors (B,) of one epoch; the incomplete last batch is dropped, every method gets equal steps."""
@@ -304,8 +331,20 @@ class Trainer:
             chunks.append(self.method.predict(batch))
         return torch.cat(chunks).reshape(len(masks), n, -1).cpu().numpy()
 
-    def _scores(self, part: Resident, subsets: list[str]) -> dict[str, Row]:
-        """Metrics of a split on each modality subset.
+    @torch.no_grad()
+    def embeddings(self, part: Resident, available: Tensor) -> dict[str, NDArray[np.float32]]:
+        """The representations of a split under one modality subset, (M,) bool -> name -> (N, d)."""
+        self.method.eval()
+        chunks = []
+        for rows in torch.split(torch.arange(len(part), device=self.device), EVALUATION_ROWS):
+            nothing = torch.zeros_like(rows, dtype=torch.bool)
+            chunks.append(
+                self.method.embed(part.batch(rows, available=available.expand(len(rows), -1), labelled=nothing))
+            )
+        return {name: torch.cat([chunk[name] for chunk in chunks]).cpu().numpy() for name in chunks[0]}
+
+    def _finite_outputs(self, part: Resident, subsets: list[str]) -> NDArray[np.float32]:
+        """Outputs of a split on each of S modality subsets, (S, N, W).
 
         Raises:
             TrainingFailed: a prediction is not finite.
@@ -314,12 +353,14 @@ class Trainer:
         for subset, output in zip(subsets, outputs, strict=True):
             if not np.isfinite(output).all():
                 raise TrainingFailed(f"the predictions for '{subset}' are not finite")
-        return {s: self.task.evaluate(out, part.truth) for s, out in zip(subsets, outputs, strict=True)}
+        return outputs
 
     def _validate(self) -> Row:
         """Validation metrics of the full set, and `valid/score`: the primary metric over `selection_subsets`,
         averaged, its sign turned so that higher is better; NaN, which never wins, where a metric is undefined."""
-        scores = self._scores(self.parts["valid"], selection_subsets(self.spec))
+        subsets, part = selection_subsets(self.spec), self.parts["valid"]
+        outputs = self._finite_outputs(part, subsets)
+        scores = {subset: self.task.evaluate(out, part.truth) for subset, out in zip(subsets, outputs, strict=True)}
         sign = 1.0 if self.task.metrics[self.task.primary] else -1.0
         row = {f"valid/{name}": value for name, value in scores[self.spec.full].items()}
         return row | {"valid/score": float(np.mean([sign * row[self.task.primary] for row in scores.values()]))}
@@ -336,14 +377,20 @@ class Trainer:
 
     def _evaluate(self, best_state: Mapping[str, Tensor] | None) -> dict[str, dict[str, Row]]:
         """Test metrics at the last epoch and at the best validation epoch (`None`: they are the same)."""
-        last = self._finished_scores()
+        checkpoint = self.training.save.checkpoint
+        last = self._finished_scores(keep=checkpoint == "last" or best_state is None)
         best = last
         if best_state is not None:
             self.method.load_state_dict(best_state)
-            best = self._finished_scores()
+            best = self._finished_scores(keep=checkpoint == "best")
         return {name: {"last": last[name], "best": best[name]} for name in self.training.conditions}
 
-    def _finished_scores(self) -> dict[str, Row]:
+    def _finished_scores(self, *, keep: bool) -> dict[str, Row]:
+        """Test metrics under every condition.
+
+        Args:
+            keep: whether these are the weights whose arrays the grid asks for.
+        """
         self.method.finish(self._whole_training_split())
         asked: dict[Corruption, list[str]] = {}
         for subset, corruption in map(split_condition, self.training.conditions):
@@ -351,8 +398,25 @@ class Trainer:
         scores: dict[str, Row] = {}
         for corruption, subsets in asked.items():
             part = resident(corrupted(self.data, self.data.parts["test"], corruption), self.device)
-            scores |= {condition(subset, corruption): row for subset, row in self._scores(part, subsets).items()}
+            outputs = self._finite_outputs(part, subsets)
+            names = [condition(subset, corruption) for subset in subsets]
+            rows = (self.task.evaluate(output, part.truth) for output in outputs)
+            scores |= dict(zip(names, rows, strict=True))
+            if keep:
+                self._keep(part, dict(zip(names, outputs, strict=True)), subsets if not corruption.steps else [])
         return scores
+
+    def _keep(self, part: Resident, outputs: Mapping[str, NDArray[np.float32]], clean: list[str]) -> None:
+        """Put into `arrays` what the grid asks for of one test split: predictions, and embeddings where it is clean."""
+        what = self.training.save.what
+        if "predictions" in what:
+            self.arrays |= {f"prediction/{name}": output for name, output in outputs.items()}
+        if "embeddings" in what:
+            for subset in clean:
+                embedded = self.embeddings(part, subset_masks(self.spec, [subset], self.device)[0])
+                self.arrays |= {f"embedding/{subset}/{name}": x for name, x in embedded.items() if shows(name, subset)}
+        if {"predictions", "embeddings"} & set(what):
+            self.arrays |= {"target": part.truth, "group": self.task.groups(part.target).cpu().numpy()}
 
     def _whole_training_split(self) -> Batch:
         """All training samples as one batch, with the labels and modalities training sees."""

@@ -138,6 +138,13 @@ class Method(nn.Module, ABC):
     def finish(self, train: Batch) -> None:
         """Called once after the last epoch with the whole training split; closed-form parts are fitted here."""
 
+    def weighted_pairs(self, batch: Batch) -> dict[str, Tensor]:
+        """For methods that weigh pairs by pseudo-labels: `weight` and `pairs` (V, B, B), `pseudo` (B,); else empty.
+
+        `pairs` says which pairs of V views count by a pseudo-label, `pseudo` the class every sample counts as.
+        """
+        return {}
+
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars that tell whether training is healthy (a collapsed latent, a saturated weight); logged per epoch."""
         return {}

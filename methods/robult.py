@@ -550,6 +550,14 @@ class Robult(Method):
         self.probe_fused = fit(latents.s, complete(train))
         self.probe_single = torch.stack([fit(x, i) for x, i in zip(latents.pair, present(train), strict=True)])
 
+    def weighted_pairs(self, batch: Batch) -> dict[str, Tensor]:
+        """The pairs of B_{1,0} with their weights w, one view a modality (Robult, Eq. 5; D.8)."""
+        latents = self.encode(shown(batch), batch.noise)
+        outputs = self.outputs(latents)
+        pairs = self.contrast(latents, outputs, batch)
+        groups = self.effective_groups(outputs, batch)
+        return {"weight": pairs.weight, "pairs": pairs.unlabelled, "pseudo": groups}
+
     # ---- diagnostics --------------------------------------------------------------------------------------
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch._dynamo  # optimisers import it when they are first made, 1.5 s that every worker would pay again
 
+from bench.arrays import write_arrays
 from bench.plan import Training
 from bench.spool import Outcome, Spool
 from bench.trainer import Trainer, TrainingFailed
@@ -60,7 +61,7 @@ def work(training: Training, record: dict[str, Any], spool_folder: Path) -> Outc
     started = int(time.time() * 1000)
     outcome: Outcome = {"record": record, "started_ms": started}
     try:
-        outcome |= _train(training)
+        outcome |= _train(training, Spool(spool_folder))
     except Exception as error:
         outcome |= {"status": "failed", "reason": reason_of(error)}
         if not isinstance(error, UserError):
@@ -84,13 +85,18 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
-def _train(training: Training) -> Outcome:
+def _train(training: Training, spool: Spool) -> Outcome:
     def on_epoch(epoch: int, row: dict[str, float]) -> None:
         tell({"training": training.id, "epoch": epoch, "row": row})
 
     trainer = Trainer(training, _load(training), _device)
     tell({"training": training.id, "epoch": 0, "row": {}})
     result = trainer.run(on_epoch)
+    saved: list[str] = []
+    if training.save.what:
+        with contextlib.suppress(OSError):  # a full disk costs the arrays, not the result; they are made another time
+            write_arrays(spool.arrays(training.id), result.arrays)
+            saved = sorted(training.save.words)
     return {
         "status": "finished",
         "curves": result.curves,
@@ -98,6 +104,7 @@ def _train(training: Training) -> Outcome:
         "best_epoch": result.best_epoch,
         "warning": result.warning,
         "cost": result.cost,
+        "saved": saved,
     }
 
 

@@ -140,7 +140,7 @@ SLIPS = [
     (with_line("executor: {timeout_s: -1}"), "grid.yaml:3: executor.timeout_s: expected a number above 0, got -1"),
     (with_line("executor: auto"), "grid.yaml:3: executor: expected a mapping, got 'auto'"),
     (with_line("label_ratio: 1"), "grid.yaml:3: unknown key 'label_ratio'. Did you mean 'label_ratios'? A grid has: name, description, methods, datasets, "
-     "label_ratios, modalities, corruptions, seeds, train, checkpoint, tracking, executor"),
+     "label_ratios, modalities, corruptions, seeds, train, checkpoint, save, tracking, executor"),
     # the file as YAML
     (with_line("seeds: 3\nseeds: 4"), "grid.yaml:4: the key 'seeds' is given twice (first on line 3)"),
     (with_methods("fake: {tau: 1, tau: 2}"), "grid.yaml:2: the key 'tau' is given twice (first on line 2)"),
