@@ -35,7 +35,7 @@ from datasets.tasks import TASKS, MultiClass, MultiLabel, Regression, Task
 
 YAML = "data.yaml"
 RECIPE = "own 1"
-MAX_YAML_BYTES = 1 << 20
+MAX_YAML_BYTES = 64 << 10
 MAX_SAMPLES = 50_000_000
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$"
 

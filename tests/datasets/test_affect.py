@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -362,6 +363,18 @@ def test_opening_takes_milliseconds_and_copies_nothing(tmp_path):
     data = CmuMosi().load()
     assert time.perf_counter() - started < 0.05
     assert all(not x.flags.owndata for part in data.parts.values() for x in part.inputs.values())
+
+
+@pytest.mark.parametrize("form", ["mult", "multibench", "mmsa"])
+def test_preparing_takes_little_more_memory_than_the_file(tmp_path, form):
+    """Converting and writing copy an array at a time; the bound is the promise, the figure about 1.5."""
+    path = write(tmp_path / "a.pkl", content_of(form, sizes=(400, 50, 100)))
+    CmuMosi.prepare(write(tmp_path / "b.pkl", content_of(form)), store_directory("cmu_mosi"))  # imports
+    tracemalloc.start()
+    CmuMosi.prepare(path, store_directory("cmu_mosi"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * path.stat().st_size
 
 
 # ---- sequences --------------------------------------------------------------------------------------------------
