@@ -139,7 +139,8 @@ def _device(asked: str) -> str:
 def _facts(dataset: ImageText, pairs: Pairs, encoder: Encoder, job: Job) -> dict[str, Any]:
     """What determines the vectors up to rounding, as the card keeps it."""
     return {
-        "encoder": job.encoder, **encoder.facts(), "pairs": pairs.card.fingerprint, "options": dataset.options(),
+        "encoder": job.encoder, **encoder.facts(), "pairs": pairs.card.fingerprint, "classes": pairs.card.classes,
+        "options": dataset.options(),
         "corruption": {"noise": job.corruption.noise, "mask": job.corruption.mask, "seed": job.corruption.seed},
     }  # fmt: skip
 
@@ -281,6 +282,8 @@ class Work:
             if array is None:
                 shape = (count, vectors.shape[1])
                 array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+                with path.open("r+b") as file:  # a full disk is an error now, and no crash in the map later
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
             array[batch] = vectors
             array.flush()
             _replace(counter, str(number))

@@ -41,6 +41,8 @@ def load(kind: str, name: str, what: str, **more: Any) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     cls = getattr(transformers, kind)
+    if kind.startswith("Auto"):
+        more["trust_remote_code"] = False  # left open, a folder that brings code makes it ask on the terminal
     try:
         return cls.from_pretrained(name, local_files_only=True, **more)
     except Exception as local_error:  # transformers raises nearly anything for a folder it cannot read

@@ -3,6 +3,7 @@
 The networks are tiny ones of the same architecture with random weights.
 """
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -439,6 +440,25 @@ def test_weights_that_are_absent_or_of_another_kind_are_told(networks, memes, tm
     assert "cannot be loaded" in refusal(damaged)
     (damaged / "model.safetensors").unlink()
     assert "cannot be loaded" in refusal(damaged)
+
+
+def test_code_that_comes_with_weights_is_not_run(networks, memes, tmp_path):
+    folder, trace = tmp_path / "evil", tmp_path / "trace"
+    write(folder / "config.json", {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}})
+    write(folder / "evil.py", f"open({str(trace)!r}, 'w')\nclass Evil: pass\n")
+    with pytest.raises(DataError, match=r"the settings of '.*evil' cannot be loaded"):
+        embed(memes, job(networks, weights={"both": str(folder)}))
+    assert not trace.exists()
+
+
+def test_a_full_disk_is_an_error_and_no_crash(networks, memes, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(DataError, match="cannot be written: No space left on device"):
+        embed(memes, job(networks))
+    monkeypatch.undo()
 
 
 def test_weights_that_lack_some_are_not_filled_with_random_ones(networks, memes, tmp_path):

@@ -75,8 +75,8 @@ def test_what_is_told_of_a_small_set(tmp_path, store):
     (folder / "labels" / "0000005.json").unlink()
     write(folder / "labels" / "0000006.json", {"plot": ["x"], "genres": ["News"]})
     told = MMIMDb.prepare(folder, store)
-    assert "mm_imdb: 7 train, 4 valid, 4 test; images and texts." in told
-    assert "train 7 (released: 15552)" in told
+    assert "mm_imdb: 11 train, 6 valid, 6 test; images and texts." in told
+    assert "train 11 (released: 15552)" in told
     assert "1 films have none of the 23 genres; they are kept, with no label." in told
     assert "left out: 0000005: the label file is missing" in told
     assert "bench data embed mm_imdb --with vilt" in told

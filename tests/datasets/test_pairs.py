@@ -218,6 +218,23 @@ def test_pairs_that_are_in_train_and_test_are_told_of(tmp_path):
     assert "1 test samples have image and text of a training sample; they are kept." in card.notes
 
 
+def test_classes_that_a_split_lacks_are_told_of(tmp_path):
+    items = [Sample(s.id, s.split, 0 if s.split == "test" else s.label, s.texts, s.image) for s in samples()]
+    assert "no test sample has b." in write_pairs(tmp_path / "toy", "toy", raw(items)).notes
+    wide = [Sample(s.id, s.split, (1, int(s.split == "train")), s.texts, s.image) for s in samples()]
+    notes = write_pairs(tmp_path / "toy", "toy", raw(wide, MultiLabel(2))).notes
+    assert notes == ["no test sample has b; its F1 counts as 0."]
+
+
+def test_a_damaged_image_in_a_store_is_found(tmp_path, monkeypatch):
+    broken = BAD_IMAGES["truncated"][0]
+    monkeypatch.setattr("datasets.pairs.stored_image", lambda source: (source, 40, 40))
+    items = samples()
+    items[2] = Sample("s2", "train", 0, ("t",), broken)
+    write_pairs(tmp_path / "toy", "toy", raw(items))
+    assert verify_pairs(tmp_path / "toy") == ["the image of sample 's2' is damaged or no image (OSError)."]
+
+
 def test_another_folder_is_not_overwritten(tmp_path):
     write(tmp_path / "mine" / "thesis.txt", "years of work")
     assert "is not a store and is not overwritten" in message(write_pairs, tmp_path / "mine", "toy", raw())
