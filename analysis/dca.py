@@ -333,14 +333,14 @@ def score_subsamples(
     on the lengths, `size` and `seed` alone, so methods are compared on the same samples.
 
     Args:
-        size: 4/5 of the smaller set by default.
+        size: half of the smaller set by default.
 
     Raises:
         RepresentationError: as `delaunay_score`, or a set has fewer than `size` samples.
     """
     r, e = checked("the reference set", reference), checked("the evaluation set", evaluation)
     least = min(len(r), len(e))
-    size = max(1, least * 4 // 5) if size is None else size
+    size = max(1, least // 2) if size is None else size
     if not 1 <= size <= least or n_subsamples < 1:
         raise RepresentationError(
             f"cannot draw {n_subsamples} subsamples of {size} from sets of {len(r)} and {len(e)} samples."
@@ -392,7 +392,8 @@ def delaunay_frame(
 
     Args:
         methods: method -> its representations of the same test samples; without `s` and `z/...` it is left out.
-        size: samples of a subsample; 4/5 of the smallest set of any method by default, so that n is equal.
+        size: samples of a subsample; half of the smallest set of any method by default, so that n is the same for
+            all methods and for the ceiling. A larger one holds for the modalities alone.
 
     Returns:
         One row per method and evaluation set (`text`, ..., `full, other half`): `size`, the columns of
@@ -400,7 +401,7 @@ def delaunay_frame(
     """
     with_both = {m: named for m, named in methods.items() if "s" in named and any(k.startswith("z/") for k in named)}
     if size is None and with_both:
-        size = max(1, min(len(x) for named in with_both.values() for x in named.values()) * 4 // 5)
+        size = max(1, min(len(x) for named in with_both.values() for x in named.values()) // 2)
     more: dict[str, Any] = {"n_subsamples": n_subsamples, "seed": seed, "threads": threads, "size": size}
     rows = [
         {"method": method, "reference": "full", **row}

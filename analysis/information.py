@@ -201,9 +201,9 @@ def information_frame(
     Returns:
         Rows: the modalities and `fused` of each method. `information`: mean over dimensions; `null_mean`,
         `null_95`: that of shuffled pairs; `miller_madow`: less its bias; `pooled`: over all entries as one pair of
-        variables; `neighbours`: mean over dimensions by nearest neighbours; `neighbours_pca`: of the leading
-        principal components as vectors. `fused` has entropies in `information` and `pooled` alone. `problem`: a
-        sentence where there is no value.
+        variables, which counts as dependence that dimensions differ in mean; `neighbours`: mean over dimensions by
+        nearest neighbours; `neighbours_pca`: of the leading principal components as vectors. `fused` has entropies
+        in `information` and `pooled` alone. `problem`: a sentence where there is no value.
     """
     settings = settings or InformationSettings()
     rows = []

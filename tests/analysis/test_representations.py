@@ -38,7 +38,7 @@ def test_the_key_follows_content_type_shape_order_and_settings() -> None:
 
 
 def test_the_key_is_that_of_another_process() -> None:
-    code = "import numpy as np; from analysis.representations import content_key; print(content_key(np.ones((2, 3)), seed=0))"
+    code = "from analysis.representations import *; print(content_key(np.ones((2, 3)), seed=0))"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
     assert found == content_key(np.ones((2, 3)), seed=0)
 
