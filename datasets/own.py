@@ -162,6 +162,7 @@ def read_yaml(folder: Path) -> Described:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__
+        problem = "it nests too deep" if isinstance(error, RecursionError) else problem
         raise DataError(f"{path}{where} is not YAML: {problem}.") from None
     if not isinstance(content, dict):
         raise DataError(f"{path} is not a mapping with the keys {', '.join(Described.model_fields)}.")

@@ -26,6 +26,8 @@ MAX_FILE_BYTES = 64 << 30
 MAX_OPCODES = 5_000_000
 """Some seconds, and at most about a gigabyte of empty collections; a file of arrays has thousands."""
 MAX_AXES = 8
+ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zX", b"7z\xbc\xaf", b"Rar!")
+"""How zip (torch.save too), gzip, bzip2, xz, 7z and rar files begin; nothing is unpacked here."""
 MANY_BYTES = 1 << 20
 
 Value = Any
@@ -368,6 +370,8 @@ def read_pickle(path: Path) -> Value:
         if size > MAX_FILE_BYTES:
             raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 30} GiB and is not read.")
         with path.open("rb") as file:
+            if file.peek(4).startswith(ARCHIVES):
+                raise DataError(f"{path} is compressed or an archive: unpack it, and give the pickle file in it.")
             return _Reader().read(pickletools.genops(cast(IO[bytes], _Bounded(file, size, path))))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
