@@ -26,7 +26,7 @@ def run_grid(name: str, *, fail_fast: bool) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     plan = make_plan(load_grid(name))
     for skip in plan.skipped:
-        _tell(f"skipped: {skip}")
+        _tell(f"impossible: {skip.method} on {skip.dataset}: {skip.reason}")
     for warning in plan.warnings:
         _tell(f"warning: {warning}")
     display = make_display()
@@ -339,7 +339,7 @@ def make_data(name: str, out: Path, rows: int | None, form: str | None) -> int:
     with PrepareBar() as bar, listening(bar):
         make_raw(name, out, rows, form)
     print(f"Random data in the format of {name}: {out}. Next: bench data prepare {name} --from {out}")
-    _tell(f"warning: preparing it replaces a {name} that is prepared already; set BENCH_DATA to keep them apart.")
+    _tell(f"warning: preparing it replaces the {name} you have prepared, if any; set BENCH_DATA to keep them apart.")
     return 0
 
 

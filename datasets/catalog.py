@@ -23,9 +23,6 @@ DATASETS = Registry(
             "datasets.cmu_mosei:CmuMosei",
             "sentiment of 22,777 opinions: text, audio, vision (one pickle of MulT, MultiBench or MMSA)",
         ),
-        "own": Entry(
-            "datasets.own:Own", "a folder of your own: data.yaml and .npy, .npz, .parquet or .safetensors files, no code"
-        ),
         "iemocap": Entry(
             "datasets.iemocap:Iemocap",
             "four emotions in 5531 utterances: audio, vision, text (the MMIN project's folder), ten folds",
@@ -43,5 +40,9 @@ DATASETS = Registry(
             "memes: image and caption, hateful or not; AUROC (raw folder or Arrow files)",
         ),
         "n24news": Entry("datasets.n24news:N24News", "New York Times pictures and texts, 24 sections (raw folder)"),
+        "own": Entry(
+            "datasets.own:Own",
+            "a folder of your own: data.yaml and .npy, .npz, .parquet or .safetensors files, no code",
+        ),
     },
 )
