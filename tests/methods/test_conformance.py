@@ -70,6 +70,24 @@ SWITCHES: dict[str, list[dict[str, Any]]] = {
         {"patterns": "sample", "heads": 2, "dropout": 0.0, "teacher_share": 0.25},
         {"lambda_decoder": 0.0, "lambda_encoder": 0.0, "lambda_tag": 0.0, "full_pattern": False},
     ],
+    "mvae": [
+        {"subsets": "none", "scale": "summed", "likelihood": "laplace", "cross_reconstruction": True, "anneal": 0.0},
+        {"classifier": "label", "subsets": "published", "fc": "plain", "random_subsets": 2},
+        {"max_patterns": 6, "head_dropout": 0.0, "projector": "lstm"},
+    ],
+    "mmvae": [
+        {"objective": "elbo_weighted", "scale": "summed", "draws": 3, "learn_prior": True, "fc": "plain"},
+        {"objective": "iwae", "looser": False, "draws": 3, "learn_prior": True, "inference": "latent_mean"},
+        {"objective": "dreg", "looser": False, "draws": 2, "likelihood": "laplace", "late_fusion": "logit_mean"},
+    ],
+    "dicmor": [
+        {"multilabel_prior": "sum", "flow_steps": 2, "rebuild_blocks": 1, "max_patterns": 6},
+        {"flow_steps": 3, "latent": 7, "unlabelled_prior": "none", "lambda_rebuild": 0.0},
+    ],
+    "sem": [
+        {"contrast": "pscl", "start": "noisy", "patterns": "none", "periods": 1, "fc": "plain"},
+        {"contrast": "rince", "start": "masked", "clusters": 2, "tau": 0.7, "max_patterns": 6, "periods": 1},
+    ],
     "unimodal": [
         {"unimodal_full": "late_mean", "late_fusion": "prob_mean"},
         {"projector": "textcnn", "joint": "concat", "fc": "plain"},

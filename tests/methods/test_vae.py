@@ -81,7 +81,7 @@ def test_every_modality_has_a_target_of_its_own() -> None:
     xs = [torch.randn(30, 2), 5 + torch.randn(30, 4, 3)]
     targets = Targets({"a": (2,), "b": (4, 3)})
     targets.fit(xs, torch.ones(2, 30, dtype=torch.bool))
-    for given, width in zip(targets.of(xs), (2, 3), strict=True):
-        assert given.shape == (30, width)
-        torch.testing.assert_close(given.square().mean(0), torch.ones(width), atol=1e-4, rtol=0)
+    for vector, width in zip(targets.of(xs), (2, 3), strict=True):
+        assert vector.shape == (30, width)
+        torch.testing.assert_close(vector.square().mean(0), torch.ones(width), atol=1e-4, rtol=0)
     assert {"each.0.mean", "each.1.std"} <= set(targets.state_dict())  # restored with the best epoch
