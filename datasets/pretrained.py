@@ -55,7 +55,7 @@ def load(kind: str, name: str, what: str, **more: Any) -> Any:
 
 
 def _refused(name: str, what: str, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())[:160].rstrip(".") or type(error).__name__
+    reason = " ".join(str(error).split()).partition(". ")[0][:160].rstrip(".") or type(error).__name__
     return DataError(f"the {what} of '{name}' cannot be loaded ({reason}): name a folder that has them.")
 
 

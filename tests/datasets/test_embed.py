@@ -23,7 +23,7 @@ from datasets.image_text import ImageTextConfig, square_pixels, token_ids, token
 from datasets.mm_imdb import MMIMDb, MMIMDbConfig
 from datasets.n24news import N24News, N24NewsConfig
 from datasets.pairs import read_pairs
-from datasets.pretrained import ResNetBert, Vilt
+from datasets.pretrained import ResNetBert, Vilt, load_network
 from datasets.store import read_card, store_directory, verify_store
 from tests.datasets.image_text_fixtures import (
     MAKERS,
@@ -440,6 +440,59 @@ def test_weights_that_are_absent_or_of_another_kind_are_told(networks, memes, tm
     assert "cannot be loaded" in refusal(damaged)
     (damaged / "model.safetensors").unlink()
     assert "cannot be loaded" in refusal(damaged)
+
+
+def test_released_checkpoints_have_heads_and_old_names(networks, tmp_path):
+    """ViLT and BERT are released with their pretraining heads, BERT with TensorFlow's names, ViLT as a .bin file."""
+    from safetensors.torch import save_file
+    from transformers import BertForPreTraining, ViltForMaskedLM
+
+    vilt, bert = (
+        ViltForMaskedLM.from_pretrained(networks / "vilt"),
+        BertForPreTraining.from_pretrained(networks / "bert"),
+    )
+    for name, value in bert.named_parameters():
+        if "LayerNorm" in name:
+            torch.nn.init.normal_(value)
+    vilt.config.save_pretrained(tmp_path / "vilt")
+    bert.config.save_pretrained(tmp_path / "bert")
+    torch.save(vilt.state_dict(), tmp_path / "vilt" / "pytorch_model.bin")
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value.clone()
+        for name, value in bert.state_dict().items()
+    }
+    save_file(old, tmp_path / "bert" / "model.safetensors", metadata={"format": "pt"})
+    found = load_network("ViltModel", str(tmp_path / "vilt"), "vilt", "cpu").state_dict()
+    assert all(torch.equal(found[name], value) for name, value in vilt.vilt.state_dict().items() if name in found)
+    found = load_network("BertModel", str(tmp_path / "bert"), "bert", "cpu").state_dict()
+    assert all(torch.equal(found[name], value) for name, value in bert.bert.state_dict().items())
+
+
+def test_a_pickle_of_weights_that_would_run_code_is_refused(networks, memes, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return open, (str(tmp_path / "trace"), "w")
+
+    folder = make_vilt(tmp_path / "evil")
+    (folder / "model.safetensors").unlink()
+    torch.save({"weight": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        embed(memes, job(networks, weights={"both": str(folder)}))
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.slow
+def test_without_a_connection_absent_weights_are_one_sentence():
+    import os
+    import subprocess
+    import sys
+
+    code = "from datasets.pretrained import load; load('AutoConfig', 'nobody/nothing', 'settings')"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    told = done.stderr.splitlines()[-1]
+    assert "DataError: the settings of 'nobody/nothing' cannot be loaded" in told
+    assert told.endswith("name a folder that has them.")
 
 
 def test_code_that_comes_with_weights_is_not_run(networks, memes, tmp_path):
