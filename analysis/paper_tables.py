@@ -4,6 +4,7 @@ A layout says which data sets, modality subsets, metrics and methods stand where
 ours into its cells. A cell without a result stays in its place and is missing.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -281,9 +282,10 @@ samples lack modalities and no more; `sigma` and `mask_p` are NaN and the last t
 def measured(frame: pd.DataFrame, checkpoint: str, names: Mapping[str, str] | None = None) -> pd.DataFrame:
     """A results frame in the papers' terms, with the columns of `MEASURED`.
 
-    A label such as `robult[no_rec]` is method and variant. The average over all subsets of a data set is added, a
-    row a seed, where every non-empty subset was measured. Numbers that are no cells of a grid (operations, DCA,
-    mutual information, corrupted inputs) have these columns too: append them with `pandas.concat`.
+    A label such as `robult[no_rec]` is method and variant. Noise on images and masked words are `sigma` and `mask_p`
+    of RAML's protocols; other corruptions belong to no table and are left out. The average over all subsets of a
+    data set is added, a row a seed, where every non-empty subset was measured. Numbers that are no cells of a grid
+    (operations, DCA, mutual information, other training) have these columns too: append them with `pandas.concat`.
 
     Args:
         frame: results, see `analysis.results.check_frame`.
@@ -297,22 +299,41 @@ def measured(frame: pd.DataFrame, checkpoint: str, names: Mapping[str, str] | No
     ours = pd.DataFrame({
         "dataset": chosen["dataset"].replace(dict(names or {})), "label_ratio": chosen["label_ratio"],
         "modalities": chosen["modalities"].map(subset_key), "method": chosen["method"].map(base_method),
-        "variant": chosen["method"].map(_variant), "metric": chosen["metric"], "protocol": "", "sigma": np.nan,
-        "mask_p": np.nan, "train_dataset": "", "reference_modalities": "", "seed": chosen["seed"],
-        "value": chosen["value"], "higher_is_better": chosen["higher_is_better"],
+        "variant": chosen["method"].map(_variant), "metric": chosen["metric"], "train_dataset": "",
+        "reference_modalities": "", "seed": chosen["seed"], "value": chosen["value"],
+        "higher_is_better": chosen["higher_is_better"],
     })  # fmt: skip
+    protocols = {text: _corruption_protocol(text) for text in chosen["corruption"].unique()}
+    for at, name in enumerate(("protocol", "sigma", "mask_p")):
+        ours[name] = chosen["corruption"].map({text: found[at] for text, found in protocols.items()})
     whole = chosen.loc[chosen["full"], ["dataset", "n_modalities"]].drop_duplicates("dataset").set_index("dataset")
     n_subsets = chosen["dataset"].map(2 ** whole["n_modalities"] - 1)
     keys = [name for name in MEASURED if name not in ("modalities", "value", "sigma", "mask_p")]
-    grouped = ours.assign(n_subsets=n_subsets).groupby(keys, sort=False, as_index=False)
+    clean = ours.assign(n_subsets=n_subsets)[ours["protocol"] == ""]
+    grouped = clean.groupby(keys, sort=False, as_index=False)
     means = grouped.agg(value=("value", _mean_of_all), found=("value", "size"), n_subsets=("n_subsets", "first"))
     means = means[means["found"] == means["n_subsets"]].assign(modalities=AVERAGE, sigma=np.nan, mask_p=np.nan)
-    return pd.concat([ours, means[MEASURED]], ignore_index=True)[MEASURED]
+    return pd.concat([ours.loc[ours["protocol"] != _OTHER, MEASURED], means[MEASURED]], ignore_index=True)
 
 
 def _variant(label: str) -> str:
     inside = label.partition("[")[2].removesuffix("]")
     return inside or "default"
+
+
+_OTHER = "other"
+_CORRUPTION = re.compile(r"(?:gaussian\(image\)=(?P<sigma>[^&]+))?&?(?:mask\(text\)=(?P<mask_p>[^&]+))?")
+
+
+def _corruption_protocol(corruption: str) -> tuple[str, float, float]:
+    """RAML's protocol, sigma and masking probability of a corruption; clean inputs have neither."""
+    if not corruption:
+        return "", np.nan, np.nan
+    found = _CORRUPTION.fullmatch("&".join(sorted(corruption.split("&"))))
+    if found is None:
+        return _OTHER, np.nan, np.nan
+    sigma, mask_p = float(found["sigma"] or 0), float(found["mask_p"] or 0)
+    return "dual_corruption" if sigma and mask_p else "single_corruption", sigma, mask_p
 
 
 def _mean_of_all(values: "pd.Series[float]") -> float:

@@ -21,8 +21,10 @@ from datasets.errors import UserError, did_you_mean
 
 Floats = NDArray[np.float64]
 
-AXES = ("dataset", "modalities", "label_ratio")
-AXIS_WORDS = {"dataset": "data set", "modalities": "modality subset", "label_ratio": "label ratio"}
+AXES = ("dataset", "modalities", "label_ratio", "corruption")
+AXIS_WORDS = {
+    "dataset": "data set", "modalities": "modality subset", "label_ratio": "label ratio", "corruption": "corruption",
+}  # fmt: skip
 TESTS = {
     "nemenyi": "Nemenyi's test, which allows for all pairs at once",
     "conover-holm": "Conover's test on rank sums, Holm's correction",
@@ -47,17 +49,18 @@ class Selection:
         checkpoint: `last` or `best`.
         metric: one metric for all data sets that have it; None: the primary metric of each.
         methods: None: all but the constant predictor.
-        by: what tells blocks apart, `dataset` and perhaps `modalities` and `label_ratio`; over the others a
-            block's value is the mean.
+        by: what tells blocks apart, `dataset` and perhaps others of `AXES`; over the rest a block's value is the mean.
         missing: where a method lacks a result, `drop_blocks` leaves out those cells for all methods,
             `drop_methods` those methods. Either is told in `Blocks.notes`.
+        corrupted: whether cells with corrupted inputs are ranked too.
     """
 
     checkpoint: str = "last"
     metric: str | None = None
     methods: tuple[str, ...] | None = None
-    by: tuple[str, ...] = AXES
+    by: tuple[str, ...] = ("dataset", "modalities", "label_ratio")
     missing: Missing = "drop_blocks"
+    corrupted: bool = False
 
     def __post_init__(self) -> None:
         for name in self.by:
@@ -136,6 +139,10 @@ def select(frame: pd.DataFrame, selection: Selection) -> pd.DataFrame:
         UserError: the frame is bad, or has nothing at this checkpoint, of this metric or of these methods.
     """
     chosen = at_checkpoint(frame, selection.checkpoint)
+    if not selection.corrupted:
+        chosen = chosen[chosen["corruption"] == ""]
+        if chosen.empty:
+            raise UserError("there are no results on clean inputs to rank; rank corrupted ones with corrupted: true.")
     metrics = sorted(chosen["metric"].unique())
     if selection.metric is None:
         chosen = chosen[chosen["primary"]]

@@ -321,7 +321,7 @@ def _first(tried: list[int], reached: NDArray[np.bool_]) -> int | None:
 
 
 def seeds_needed(
-    frame: pd.DataFrame, selection: Selection, *, stable: float = 0.95, n_resamples: int = N_RESAMPLES, seed: int = 0
+    frame: pd.DataFrame, selection: Selection, *, stable: float = 0.95, n_resamples: int = 500, seed: int = 0
 ) -> Needed:
     """The number of seeds a cell with which another try would give the same ranking on the same blocks.
 

@@ -167,6 +167,25 @@ def test_a_results_frame_finds_its_places() -> None:
     assert cell(third, dataset="cmu_mosi", modalities="text", variant="no_rec", metric="acc")["mean"] == 0.1
 
 
+def test_corruptions_of_a_grid_are_ramls_protocols() -> None:
+    values = {
+        "": 0.9, "gaussian(image)=0.18": 0.7, "mask(text)=0.1": 0.6, "mask(text)=0.1&gaussian(image)=0.12": 0.5,
+        "swap(text)=0.1": 0.1, "gaussian(text)=0.18": 0.2, "gaussian(image)=0.12&mask(text)=0.1&swap(text)=0.3": 0.3,
+    }  # fmt: skip
+    rows = [
+        result("raml", "image+text", 0, value, dataset="food101", ratio=1.0, full="image+text", corruption=corruption)
+        for corruption, value in values.items()
+    ]
+    ours = measured(frame_of(rows), "last")
+    second = fill(paper_table("raml", "II"), ours)
+    there = second[second["n_seeds"] > 0].set_index(["sigma", "mask_p"])["mean"]
+    assert there.to_dict() == {(0.18, 0.0): 0.7, (0.0, 0.1): 0.6}
+    third = fill(paper_table("raml", "III"), ours)
+    assert third.loc[third["n_seeds"] > 0, ["sigma", "mask_p", "mean"]].to_numpy().tolist() == [[0.12, 0.1, 0.5]]
+    first = fill(paper_table("raml", "I"), ours)
+    assert first.loc[first["n_seeds"] > 0, "mean"].tolist() == [0.9]
+
+
 def test_averages_need_every_subset() -> None:
     subsets = ["text", "audio", "vision", "audio+text", "vision+text", "vision+audio", "vision+audio+text"]
     values = {subset: {"raml": (0.1 * at, 0.2 * at)} for at, subset in enumerate(subsets)}

@@ -390,6 +390,20 @@ def test_blocks_by_fewer_axes_are_means_of_their_cells() -> None:
     assert make_blocks(frame, Selection(by=("dataset", "label_ratio"))).n == 4
 
 
+def test_corrupted_cells_are_ranked_only_if_asked_for() -> None:
+    clean = realistic()
+    noisy = clean.assign(corruption="gaussian(upper)=0.1", value=-clean["value"])
+    frame = pd.concat([clean, noisy])
+    np.testing.assert_array_equal(make_blocks(frame, Selection()).scores, make_blocks(clean, Selection()).scores)
+    by = ("dataset", "modalities", "label_ratio", "corruption")
+    both = make_blocks(frame, Selection(corrupted=True, by=by))
+    assert both.n == 2 * make_blocks(clean, Selection()).n
+    assert both.told == "data set x modality subset x label ratio x corruption"
+    np.testing.assert_allclose(make_blocks(frame, Selection(corrupted=True)).scores, 0, atol=1e-12)  # means of both
+    with pytest.raises(UserError, match="no results on clean inputs"):
+        make_blocks(noisy, Selection())
+
+
 def test_gaps_are_dropped_by_a_named_choice_and_told() -> None:
     with pytest.raises(UserError, match="fewer than two methods"):
         make_blocks(toy(), Selection(missing="drop_methods"))  # gmc lacks b, robult is NaN on a+b
@@ -457,7 +471,8 @@ def test_a_hundred_thousand_cells_take_seconds() -> None:
         names=["dataset", "modalities", "label_ratio", "method", "seed"],
     ).to_frame(index=False)
     frame = cells.assign(
-        checkpoint="last", metric="acc", value=np.random.default_rng(0).random(n), higher_is_better=True, primary=True,
+        corruption="", checkpoint="last", metric="acc",
+        value=np.random.default_rng(0).random(n), higher_is_better=True, primary=True,
         n_modalities=cells["modalities"].str.count(r"\+") + 1, full=cells["modalities"] == "a+b+c", training_id="t",
         run_id="r",
     )  # fmt: skip

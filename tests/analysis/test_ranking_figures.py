@@ -140,9 +140,10 @@ def test_the_caption_states_test_correction_blocks_and_n(test: str) -> None:
 def test_the_same_ranking_gives_the_same_bytes_whatever_the_users_style() -> None:
     from matplotlib import rc_context
 
-    first = draw_ranking(many(), method_styles(many().methods))
+    ranking = table_2("nemenyi")
+    first = draw_ranking(ranking, method_styles(ranking.methods))
     with rc_context({"font.size": 20, "axes.facecolor": "black", "font.family": "serif"}):
-        second = draw_ranking(many(), method_styles(many().methods))
+        second = draw_ranking(ranking, method_styles(ranking.methods))
     for kind in ("png", "svg"):
         assert render(first, kind) == render(second, kind)  # type: ignore[arg-type]
     ElementTree.fromstring(render(first, "svg"))
