@@ -114,7 +114,7 @@ def make_sheets(table: PaperTable, cells: pd.DataFrame, *, checkpoint: str = "la
 def _panel(table: PaperTable, cells: pd.DataFrame, at: int, view: View) -> SheetPanel:
     own = cells[cells["panel"] == at].sort_values(["row", "column"])
     most = int(cells["n_seeds"].max())
-    grid = [_records(line) for _, line in own.groupby("row")]
+    grid = [list(line) for _, line in groupby(_records(own), key=lambda cell: cell["row"])]
     columns = [tuple(cell["column_labels"]) for cell in grid[0]]
     stubs = [tuple(line[0]["row_labels"]) for line in grid]
     rows = [[part for cell in line for part in _cell(table, cell, view, most)] for line in grid]
@@ -251,7 +251,7 @@ def _notes(table: PaperTable, cells: pd.DataFrame, view: View, checkpoint: str) 
         )
         yield agreement_told(cells)
     yield from (note.text for note in table_notes(table.paper, table.number))
-    yield from _cell_notes(cells)
+    yield from _cell_notes(table, cells)
 
 
 def _notes_on_ours(table: PaperTable, cells: pd.DataFrame, view: View, checkpoint: str) -> Iterator[str]:
@@ -280,14 +280,14 @@ def _notes_on_constants(table: PaperTable, cells: pd.DataFrame, view: View) -> I
                 yield f"{DATASETS[str(name)]} {scores} is the score of deciding {entry['decides']}: {entry['why']}"
 
 
-def _cell_notes(cells: pd.DataFrame) -> Iterator[str]:
+def _cell_notes(table: PaperTable, cells: pd.DataFrame) -> Iterator[str]:
     """What is odd about single printed numbers, each note once with the cells it is about."""
     noted = cells[cells["note"].fillna("") != ""]
     for note, part in noted.groupby("note", sort=False):
         whole = len(part) == len(cells[cells["metric"].isin(part["metric"]) & cells["dataset"].isin(part["dataset"])])
         places = dict.fromkeys(
-            " ".join([*labels, *columns])
-            for labels, columns in zip(part["row_labels"], part["column_labels"], strict=True)
+            " ".join(filter(None, [table.panels[at].title.partition(":")[0], *labels, *columns]))
+            for at, labels, columns in zip(part["panel"], part["row_labels"], part["column_labels"], strict=True)
         )
         where = "" if whole or len(places) > 6 else f"{', '.join(places)}: "
         yield f"{where}{note}"

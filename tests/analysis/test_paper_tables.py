@@ -331,6 +331,14 @@ def test_costs_are_written_with_units() -> None:
     assert row[2].endswith("%")
 
 
+def test_notes_on_single_numbers_say_which() -> None:
+    table = paper_table("robult", "2")
+    notes = make_sheet(table, fill(table), "published").notes
+    assert any(note.startswith("UPMC Food-101 Full Unimodal: The full-set value") for note in notes)
+    whole = paper_table("robult", "1")
+    assert any(note.startswith("F1 as GMC's") for note in make_sheet(whole, fill(whole), "published").notes)
+
+
 def test_ramls_margins_are_in_the_last_row() -> None:
     table = paper_table("raml", "I")
     sheet = make_sheet(table, fill(table), "published")

@@ -1,5 +1,7 @@
 """Critical-difference diagrams: what is drawn is what was tested, all of it is legible, and the same every time."""
 
+from collections.abc import Callable
+from functools import cache
 from itertools import combinations
 from typing import Any
 from xml.etree import ElementTree
@@ -20,6 +22,7 @@ from analysis.results import METHOD_ORDER
 LONG = ["robult[no_unique_branches,tau=0.3]", "prompt_trans[a_long_variant_name_here]", "x" * 90]
 
 
+@cache
 def table_2(test: str, *subsets: str) -> Ranking:
     printed = published("robult", "2")
     wide = printed[printed["modalities"].isin(subsets or ("text", "image", "text+image"))].pivot(
@@ -39,6 +42,7 @@ def many(test: str = "nemenyi", n: int = 24) -> Ranking:
     return compare(blocks, test)  # type: ignore[arg-type]
 
 
+@cache
 def drawn(ranking: Ranking) -> Figure:
     figure = draw_ranking(ranking, method_styles(ranking.methods))
     FigureCanvasAgg(figure).draw()
@@ -53,7 +57,7 @@ def bars(figure: Figure) -> list[Any]:
     return [line for line in figure.axes[0].lines if line.get_linewidth() == 3.2]
 
 
-RANKINGS = {
+RANKINGS: dict[str, Callable[[], Ranking]] = {
     "five": lambda: table_2("nemenyi"),
     "wilcoxon": lambda: table_2("wilcoxon-holm"),
     "not testable": lambda: table_2("wilcoxon-holm", "text", "image"),
@@ -65,9 +69,14 @@ RANKINGS = {
 }
 
 
+@cache
+def ranking_of(name: str) -> Ranking:
+    return RANKINGS[name]()
+
+
 @pytest.mark.parametrize("name", RANKINGS)
 def test_nothing_overlaps_or_leaves_the_page(name: str) -> None:
-    figure = drawn(RANKINGS[name]())
+    figure = drawn(ranking_of(name))
     found = boxes(figure)
     page = figure.bbox
     for text, box in found.items():
@@ -79,7 +88,7 @@ def test_nothing_overlaps_or_leaves_the_page(name: str) -> None:
 
 @pytest.mark.parametrize("name", RANKINGS)
 def test_every_method_is_named_with_its_rank_and_marked_in_its_colour(name: str) -> None:
-    ranking = RANKINGS[name]()
+    ranking = ranking_of(name)
     figure, styles = drawn(ranking), method_styles(ranking.methods)
     texts = list(boxes(figure))
     faces = [to_hex(spots.get_facecolor()[0]) for spots in figure.axes[0].collections]  # type: ignore[index]
@@ -98,7 +107,7 @@ def test_every_method_is_named_with_its_rank_and_marked_in_its_colour(name: str)
 
 @pytest.mark.parametrize("name", RANKINGS)
 def test_bars_are_the_groups(name: str) -> None:
-    ranking = RANKINGS[name]()
+    ranking = ranking_of(name)
     figure = drawn(ranking)
     assert len(bars(figure)) == len(ranking.groups)
     dots = [spots.get_offsets() for spots in figure.axes[0].collections if spots.get_sizes()[0] == 13]  # type: ignore[attr-defined]
