@@ -41,7 +41,8 @@ class EncoderConfig(MethodConfig):
     projector: Literal["auto", "fc", "gru", "lstm", "textcnn"] = hyper(
         "auto",
         source="Robult, C.2: fc on vectors, gru on sequences (auto); RAML, IV-A: lstm with max-pooling, textcnn on "
-        "words. Names the projector of sequences: a vector always takes fc, and fc reads a sequence flattened",
+        "words. Names the projector of sequences: a vector always takes fc, also in a data set of vectors alone, and fc "
+        "reads a sequence flattened",
     )
     gru_hidden: int = hyper(30, source="GMC code", ge=1)
     textcnn_filters: int = hyper(100, source="Kim, EMNLP 2014: 100 of each span", ge=1)
@@ -83,13 +84,11 @@ def is_sequence(shape: tuple[int, ...]) -> bool:
     return len(shape) == 2
 
 
-def cannot_project(shapes: Shapes, config: EncoderConfig) -> str | None:
+def cannot_project(shapes: Shapes) -> str | None:
     """Why there is no projector for these modalities, as half a sentence; None when there is one."""
     for name, shape in shapes.items():
         if len(shape) not in (1, 2):
             return f"takes vectors (D,) and sequences (T, D); a sample of modality '{name}' has shape {tuple(shape)}"
-    if config.projector not in ("auto", "fc") and not any(map(is_sequence, shapes.values())):
-        return f"cannot read vectors with projector '{config.projector}', which needs time steps: use 'auto'"
     return None
 
 
@@ -100,7 +99,7 @@ def cannot_encode(shapes: Shapes, config: MethodConfig | None = None) -> str | N
         config: an `EncoderConfig`; None: the default.
     """
     config = config if isinstance(config, EncoderConfig) else EncoderConfig()
-    reason = cannot_project(shapes, config)
+    reason = cannot_project(shapes)
     if reason is not None or not uses_mult(shapes, config):
         return reason
     vectors = [name for name, shape in shapes.items() if not is_sequence(shape)]

@@ -116,7 +116,6 @@ def test_the_latent_width_follows_the_data_unless_given(shapes: dict[str, tuple[
     ("shapes", "values", "reason"),
     [
         ({"a": (3,), "m1": (20, 8, 8)}, {}, "a sample of modality 'm1' has shape (20, 8, 8)"),
-        ({"a": (3,)}, {"projector": "gru"}, "cannot read vectors with projector 'gru', which needs time steps"),
         (MIXED, {"joint": "mult"}, "cannot attend over time with joint 'mult', as modality 'image' is a vector"),
         ({"a": (4, 3)}, {"joint": "mult"}, "cannot attend across modalities with joint 'mult', as there is one alone"),
         (MOSI, {"mult_text": "txet"}, "finds no modality 'txet' to be mult_text: there are text, audio, vision"),
@@ -133,6 +132,7 @@ def test_what_cannot_be_is_refused_with_a_reason(
 def test_what_can_be_is_not_refused() -> None:
     for shapes in (MOSI, MIXED, {"a": (3,)}, {"a": (4, 3)}, {"a": (6, 3), "b": (4, 2)}):
         assert cannot_encode(shapes) is None
+    assert cannot_encode({"a": (3,)}, EncoderConfig(projector="lstm")) is None, "it names the projector of sequences"
     assert cannot_encode(MIXED, EncoderConfig(projector="lstm")) is None
 
 
