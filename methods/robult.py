@@ -350,6 +350,7 @@ class Robult(Method):
         "no_pseudo_labelling": {"pseudo_labelling": False},
         "weight_l1": {"weight": "l1"},
         "weight_l2": {"weight": "l2"},
+        "no_soft_pu": {"labelled_pairs": False, "unlabelled_pairs": False},
         "plus_gmc": {"intra_view": True, "pu_reduction": "pair_mean"},
     }
 

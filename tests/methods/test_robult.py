@@ -210,7 +210,7 @@ def test_embeddings_are_named_and_of_norm_one() -> None:
 def test_variants_are_those_of_the_published_tables() -> None:
     assert list(Robult.variants) == [
         "no_sup", "no_rec", "no_lb", "no_ulb", "no_unique_branches", "no_weighting", "no_pseudo_labelling",
-        "weight_l1", "weight_l2", "plus_gmc",
+        "weight_l1", "weight_l2", "no_soft_pu", "plus_gmc",
     ]  # fmt: skip
 
 
@@ -221,6 +221,7 @@ def test_variants_are_those_of_the_published_tables() -> None:
         ("no_rec", {"sup", "lb", "ulb"}),
         ("no_lb", {"sup", "ulb", "rec"}),
         ("no_ulb", {"sup", "lb", "rec"}),
+        ("no_soft_pu", {"sup", "rec"}),
         ("no_unique_branches", {"sup", "lb", "ulb"}),
         ("no_weighting", {"sup", "lb", "ulb", "rec"}),
     ],
@@ -228,7 +229,7 @@ def test_variants_are_those_of_the_published_tables() -> None:
 def test_a_variant_drops_its_term_and_keeps_the_others(variant: str, terms: set[str]) -> None:
     named = robult(**Robult.variants[variant]).loss(batch_of())
     assert set(named) == terms
-    if variant in ("no_lb", "no_ulb"):  # same modules, so the same initial weights and the same other terms
+    if variant in ("no_lb", "no_ulb", "no_soft_pu"):  # same modules, so the same initial weights and the same other terms
         for name, value in robult().loss(batch_of()).items():
             assert name not in named or named[name].item() == value.item()
 
