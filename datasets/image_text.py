@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+import re
 from abc import abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -25,6 +26,10 @@ from datasets.tasks import task_from_json
 VILT = "dandelin/vilt-b32-mlm"
 VILT_TOKENS = 40
 """Rows of the table of positions of the released ViLT."""
+_CORRUPTED = re.compile(
+    r"(?P<encoder>.+?)(\.noise-(?P<noise>[0-9.e-]+?))?(\.mask-(?P<mask>[0-9.e-]+?))?\.seed-(?P<seed>[0-9]+)"
+)
+"""Names of features that `bench data embed` makes of a corrupted test split."""
 
 
 class ImageTextConfig(DataConfig):
@@ -127,14 +132,24 @@ class ImageText(DataSet):
         if not have and not store_directory(self.name).exists():
             return (
                 f"data set '{self.name}' is not prepared: there is no store in {store_directory(self.name)}. "
-                f"Prepare it with: bench data prepare {self.name} --from PATH"
+                f"Prepare it with: bench data prepare {self.name} --from PATH, then: {self._embed()}"
             )
         instead = f", or use what is there (features: {', '.join(have)})" if have else ""
         return f"data set '{self.name}' has no features '{self.config.features}' yet. {self._remedy()}{instead}"
 
     def _remedy(self) -> str:
+        return f"Make them with: {self._embed()}"
+
+    def _embed(self) -> str:
+        """The command that makes the features of this configuration."""
+        encoder, corruption = self.config.features, ""
+        if found := _CORRUPTED.fullmatch(self.config.features):
+            encoder = found["encoder"]
+            given = {name: found[name] for name in ("noise", "mask") if found[name]}
+            given |= {"seed": found["seed"]} if found["seed"] != "0" else {}
+            corruption = "".join(f" --{name} {value}" for name, value in given.items())
         options = "".join(f" --option {key}={value}" for key, value in self.options().items())
-        return f"Make them with: bench data embed {self.name} --with {self.config.features}{options}"
+        return f"bench data embed {self.name} --with {encoder}{corruption}{options}"
 
     # ---- raw inputs ---------------------------------------------------------------------------------------------
 
