@@ -20,7 +20,16 @@ app.add_typer(data_app, name="data")
 new_app = typer.Typer(help="Start a method of your own.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(new_app, name="new")
 
-GridArgument = Annotated[str, typer.Argument(metavar="GRID", help="A grid file, or the name of a bundled grid.")]
+GridArgument = Annotated[
+    str,
+    typer.Argument(metavar="GRID", help="A grid file, a bundled grid, or a collection of grids; see bench ls grids."),
+]
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on", metavar="DATASET", help="Put the grid on data that runs anywhere: synthetic, digits, handwritten."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 UriOption = Annotated[
     str | None,
@@ -59,6 +68,7 @@ def _main(
 @app.command()
 def run(
     grid: GridArgument,
+    on: OnOption = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first training that fails.")] = False,
 ) -> int:
     """Train and evaluate what a grid asks for and is not finished yet.
@@ -67,24 +77,26 @@ def run(
     training failed.
 
     Example: bench run quickstart
+
+    Example: bench run robult-paper --on synthetic
     """
     from bench.executors.forkserver import preload
 
     preload()
     from bench.commands import run_grid
 
-    return run_grid(grid, fail_fast=fail_fast)
+    return run_grid(grid, fail_fast=fail_fast, on=on)
 
 
 @app.command()
-def plan(grid: GridArgument, as_json: JsonOption = False) -> int:
+def plan(grid: GridArgument, on: OnOption = None, as_json: JsonOption = False) -> int:
     """Check a grid and show what it would train, what is done, what is impossible, and what it would take.
 
     Example: bench plan my-grid.yaml
     """
     from bench.commands import show_plan
 
-    return show_plan(grid, as_json=as_json)
+    return show_plan(grid, as_json=as_json, on=on)
 
 
 @app.command()

@@ -8,23 +8,77 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.tracking import Store, TrackingError, check_store, resolve_uri, safe_name, sqlite_path
 from datasets.errors import DataError, UserError
 
+if TYPE_CHECKING:
+    from bench.grid import Grid
+    from bench.plan import Plan, Training
+
 # ---- bench run --------------------------------------------------------------------------------------------
 
 
-def run_grid(name: str, *, fail_fast: bool) -> int:
+def run_grid(name: str, *, fail_fast: bool, on: str | None = None) -> int:
     """`bench run`: exit code 0 when everything is finished, 1 when a training failed, 130 when interrupted."""
+    from bench.grid_file import Collection, load_asked
+
+    asked = load_asked(name)
+    if isinstance(asked, Collection):
+        return _run_collection(asked.grids, fail_fast=fail_fast, on=on)
+    return _run(name, _plan(name, asked, on), fail_fast=fail_fast, on=on)
+
+
+def _run_collection(grids: tuple[str, ...], *, fail_fast: bool, on: str | None) -> int:
+    """One grid after the other, whatever becomes of each; 2 when none could be run."""
     from bench.grid_file import load_grid
+
+    codes: dict[str, int] = {}
+    for number, name in enumerate(grids, 1):
+        _tell(f"[{number}/{len(grids)}] {name}")
+        try:
+            codes[name] = _run(name, _plan(name, load_grid(name), on), fail_fast=fail_fast, on=on)
+        except UserError as error:
+            _tell(str(error))
+            codes[name] = error.exit_code
+        if codes[name] == 130:
+            return 130
+        if codes[name] and fail_fast:
+            break
+    if failed := [name for name, code in codes.items() if code]:
+        _tell(f"{len(failed)} of {len(grids)} grids are not finished: {', '.join(failed)}")
+    return 0 if not failed else 2 if set(codes.values()) == {2} else 1
+
+
+def _plan(name: str, grid: "Grid", on: str | None) -> "Plan":
+    """The grid's plan, or that of the grid on a stand-in for its data.
+
+    Raises:
+        UserError: it cannot be planned; where its data are missing, what is missing and how to go on without.
+    """
     from bench.plan import make_plan
+    from bench.problems import GridError
+
+    if on is not None:
+        from bench.stand_in import stand_in
+
+        grid, changed = stand_in(grid, on)
+        _tell(f"{name}: {changed}")
+    try:
+        return make_plan(grid)
+    except GridError as error:
+        if on is None and any(problem.path.startswith("datasets[") for problem in error.problems):
+            raise UserError(f"{error}\nTo try the grid without these data: bench plan {name} --on synthetic") from error
+        raise
+
+
+def _run(name: str, plan: "Plan", *, fail_fast: bool, on: str | None) -> int:
     from bench.progress import make_display, seconds
     from bench.runner import Runner
 
     signal.signal(signal.SIGTERM, _interrupt)
-    plan = make_plan(load_grid(name))
+    again = f"bench run {name}" + (f" --on {on}" if on else "")
     for skip in plan.skipped:
         _tell(f"impossible: {skip.method} on {skip.dataset}: {skip.reason}")
     for warning in plan.warnings:
@@ -39,14 +93,14 @@ def run_grid(name: str, *, fail_fast: bool) -> int:
     if summary.interrupted:
         _tell(
             f"stopped: {len(summary.finished)} trainings finished, {len(summary.killed)} cut short. "
-            f"The same command goes on: bench run {name}"
+            f"The same command goes on: {again}"
         )
         return 130
     if not summary.saved:
         why = summary.why_unsaved or "the tracking store did not take everything."
         _tell(f"{why} Finished results wait in {runner.spool.folder}; run the same command again.")
     if summary.failed:
-        _tell_failures(summary.failed, name)
+        _tell_failures(summary.failed, again)
         return 1
     if not summary.finished and not summary.elsewhere:
         _tell(f"nothing to do: all {summary.n_trainings} trainings are finished. See: bench report {plan.grid.name}")
@@ -62,14 +116,14 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _tell_failures(failed: dict[str, Any], name: str) -> None:
+def _tell_failures(failed: dict[str, Any], again: str) -> None:
     """A table of reasons: one line a training, grouped by reason."""
     from bench.progress import name_of
 
     reasons: dict[str, list[str]] = {}
     for training, reason in failed.values():
         reasons.setdefault(reason, []).append(name_of(training))
-    _tell(f"{len(failed)} trainings failed; the others are finished. They are tried again by: bench run {name}")
+    _tell(f"{len(failed)} trainings failed; the others are finished. They are tried again by: {again}")
     for reason, names in reasons.items():
         _tell(f"  {reason}")
         for training in names[:5]:
@@ -85,19 +139,21 @@ def _tell(text: str) -> None:
 # ---- bench plan -------------------------------------------------------------------------------------------
 
 
-def show_plan(name: str, *, as_json: bool) -> int:
+def show_plan(name: str, *, as_json: bool, on: str | None = None) -> int:
     """`bench plan`: what a run would do, without doing it."""
     from bench.estimate import estimate
-    from bench.grid_file import load_grid
-    from bench.plan import describe, make_plan
+    from bench.grid_file import Collection, load_asked
+    from bench.plan import describe
 
-    plan = make_plan(load_grid(name))
+    asked = load_asked(name)
+    if isinstance(asked, Collection):
+        return _show_collection(name, asked.grids, as_json=as_json, on=on)
+    plan = _plan(name, asked, on)
     uri = plan.grid.tracking.uri
     check_store(uri)
     finished = _finished_cells(uri, plan.grid.name)
     summary = describe(plan, finished)
-    remaining = [t for t in plan.trainings if not all(t.cell_id(name) in finished for name in t.conditions)]
-    cost = estimate(remaining, plan.grid.executor)
+    cost = estimate(plan.remaining(finished), plan.grid.executor)
     if as_json:
         print(json.dumps({**summary.to_json(), "estimate": vars(cost)}, indent=2))
         return 0
@@ -105,6 +161,60 @@ def show_plan(name: str, *, as_json: bool) -> int:
 
     print_plan(plan, summary, cost)
     return 0
+
+
+def _show_collection(name: str, grids: tuple[str, ...], *, as_json: bool, on: str | None) -> int:
+    """A line a grid; what several share is counted where it is first asked for. Exit code 2 if one is refused."""
+    from bench.estimate import estimate
+    from bench.grid_file import load_grid
+    from bench.problems import GridError
+
+    plans: dict[str, Plan] = {}
+    refused: dict[str, list[str]] = {}
+    for grid in grids:
+        try:
+            plans[grid] = _plan(grid, load_grid(grid), on)
+        except UserError as error:
+            cause = error.__cause__ if isinstance(error.__cause__, GridError) else error
+            refused[grid] = [p.text for p in cause.problems] if isinstance(cause, GridError) else [str(cause)]
+    rows, remaining = _collection_rows(plans)
+    cost = estimate(remaining, next(iter(plans.values())).grid.executor) if plans else None
+    if as_json:
+        told = {"name": name, "grids": rows, "refused": refused, "estimate": vars(cost) if cost else None}
+        print(json.dumps(told, indent=2))
+    elif rows:
+        from bench.show import print_collection
+
+        print_collection(rows, cost)
+    if refused and not as_json:
+        _tell(f"\n{len(refused)} of {len(grids)} grids cannot be planned: {', '.join(refused)}")
+        for text in dict.fromkeys(text for texts in refused.values() for text in texts):
+            _tell(f"  {text}")
+        if on is None:
+            _tell(f"To try the grids without these data: bench plan {name} --on synthetic")
+    return 2 if refused else 0
+
+
+def _collection_rows(plans: "dict[str, Plan]") -> "tuple[list[dict[str, Any]], list[Training]]":
+    """What each grid adds to those before it, and the trainings that are left to do for all of them."""
+    rows, left = [], []
+    asked: dict[tuple[str, str], set[str]] = {}
+    done: dict[tuple[str, str], frozenset[str]] = {}
+    for grid, plan in plans.items():
+        place = (plan.grid.tracking.uri, plan.grid.name)
+        if place not in done:
+            check_store(place[0])
+            done[place] = _finished_cells(*place)
+        before, finished = asked.setdefault(place, set()), done[place]
+        own = plan.remaining(before)
+        cells = [training.cell_id(condition) for training in own for condition in training.conditions]
+        rows.append({
+            "grid": grid, "experiment": plan.grid.name, "trainings": len(own), "cells": len(cells),
+            "cells_done": sum(cell in finished for cell in cells), "shared": len(plan.trainings) - len(own),
+        })  # fmt: skip
+        left += plan.remaining(before | finished)
+        before.update(cell for training in plan.trainings for cell in training.cells.values())
+    return rows, left
 
 
 def _finished_cells(uri: str, experiment: str) -> frozenset[str]:

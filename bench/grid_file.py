@@ -1,6 +1,8 @@
 """Reading a grid: a bundled one by name, or a file by path, with every problem told at once."""
 
 import os
+import re
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -9,11 +11,13 @@ from typing import Any
 from bench.grid import Grid
 from bench.grid_reader import read_grid
 from bench.grids import bundled_names
-from bench.problems import GridError, Problem
+from bench.problems import GridError, Problem, Problems, Spot, show
+from bench.yaml_lines import YamlError, read_yaml
 from datasets.errors import did_you_mean
 
 MAX_BYTES = 1_000_000
 """Size of the largest grid file that is read."""
+_COLLECTION = re.compile(r"^(grids|'grids'|\"grids\")\s*:", re.MULTILINE)
 
 
 def parse_grid(text: str, file: str = "grid.yaml") -> Grid:
@@ -25,20 +29,75 @@ def parse_grid(text: str, file: str = "grid.yaml") -> Grid:
     return read_grid(text, file)
 
 
+@dataclass(frozen=True)
+class Collection:
+    """Grids that are planned and run one after the other."""
+
+    grids: tuple[str, ...]
+    """Each as `load_grid` takes it."""
+
+
 def load_grid(name_or_path: str) -> Grid:
     """A bundled grid by name, or a grid file by path; a file goes before a bundled name.
 
     Raises:
-        GridError: no such grid, or one with problems: all of them are told.
+        GridError: no such grid, or one with problems: all of them are told; or a collection of grids.
+    """
+    found = load_asked(name_or_path)
+    if isinstance(found, Collection):
+        raise _file_error(name_or_path, f"a collection of grids, not one of them: {', '.join(found.grids)}")
+    return found
+
+
+def load_asked(name_or_path: str) -> Grid | Collection:
+    """As `load_grid`, or a collection: a file with the key `grids`, bundled names and paths as seen from its folder.
+
+    Raises:
+        GridError: no such file, or one with problems: all of them are told.
     """
     path = Path(name_or_path)
     bundled = name_or_path in bundled_names()
-    looks_like_a_path = name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path or os.sep in name_or_path
-    if looks_like_a_path or os.path.isfile(name_or_path) or (os.path.isdir(name_or_path) and not bundled):  # noqa: PTH112, PTH113
-        return parse_grid(_text(path, name_or_path), name_or_path)
-    if not bundled:
+    if _is_path(name_or_path) or os.path.isfile(name_or_path) or (os.path.isdir(name_or_path) and not bundled):  # noqa: PTH112, PTH113
+        text, file = _text(path, name_or_path), name_or_path
+    elif bundled:
+        file = f"{name_or_path}.yaml"
+        text = _text(files("bench.grids") / file, name_or_path)
+    else:
         raise _no_such_name(name_or_path)
-    return parse_grid(_text(files("bench.grids") / f"{name_or_path}.yaml", name_or_path), f"{name_or_path}.yaml")
+    if not _COLLECTION.search(text):
+        return parse_grid(text, file)
+    return Collection(tuple(str(path.parent / item) if _is_path(item) else item for item in _listed(text, file)))
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith((".yaml", ".yml")) or "/" in name or os.sep in name
+
+
+def _listed(text: str, file: str) -> list[str]:
+    """The grids of a collection, as it writes them."""
+    problems = Problems(file)
+    try:
+        root, repeated = read_yaml(text)
+    except YamlError as error:
+        raise GridError([Problem(file, error.line, "", error.text)]) from error
+    for line, told in repeated:
+        problems.at_line(line, told)
+    for key in root.keys:
+        if key != "grids":
+            problems.at_line(root.key_lines[key], f"unknown key '{key}'. A collection of grids has only: grids")
+    items = Spot(root).key("grids").items() if "grids" in root.keys else []
+    if not items:
+        problems.at_line(root.key_lines.get("grids", 0), "expected a list of names and paths of grids", "grids")
+    found: dict[str, str] = {}
+    for item in items:
+        value = item.node.plain()
+        if not isinstance(value, str) or not value:
+            problems.add(item, f"expected the name of a grid or a path ending in .yaml, got {show(value)}")
+        elif found.setdefault(value, item.path) != item.path:
+            problems.add(item, f"'{value}' is given twice")
+    if problems.found:
+        raise GridError(problems.found)
+    return list(found)
 
 
 def _text(path: Any, shown: str) -> str:

@@ -59,6 +59,23 @@ def print_plan(plan: Plan, summary: PlanSummary, cost: Estimate) -> None:
         console.print(Text(_took(cost)))
 
 
+def print_collection(rows: list[dict[str, Any]], cost: Estimate | None) -> None:
+    """`bench plan` of a collection: a line a grid, and all of them together."""
+    numbers = ("trainings", "cells", "done", "shared")
+    table = _table("grid", "experiment", *numbers, right=numbers)
+    keys = ("trainings", "cells", "cells_done", "shared")
+    for row in rows:
+        counts = (f"{row[key]:,}" if row[key] else "-" for key in keys)
+        table.add_row(Text(row["grid"]), Text(row["experiment"]), *counts)
+    console = _console()
+    console.print(table)
+    total = {key: sum(row[key] for row in rows) for key in keys}
+    told = f"{total['trainings']:,} trainings, {total['cells']:,} cells; {total['cells_done']:,} cells done."
+    console.print(Text(f"\n{told} Shared with a grid above, and not counted again: {total['shared']:,} trainings."))
+    if cost is not None and cost.seconds:
+        console.print(Text(_took(cost)))
+
+
 def _totals(summary: PlanSummary) -> str:
     cells, done = summary.total("cells"), summary.total("cells_done")
     text = f"{summary.total('trainings'):,} trainings, {cells:,} cells"

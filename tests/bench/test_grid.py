@@ -257,11 +257,13 @@ def refusal(name_or_path: str) -> str:
 
 
 def test_bundled_grids_are_found_by_name_and_listed_with_a_line() -> None:
-    assert bundled_grids() == {
+    told = {
         "handwritten": "Four methods on the six views of UCI's handwritten numerals, by label ratio.",
         "quickstart": "Four methods on two data sets that need no download, in a minute or two on a laptop.",
     }
-    for name in bundled_grids():
+    assert told.items() <= bundled_grids().items()
+    assert all(bundled_grids().values())
+    for name in told:
         assert load_grid(name).name == name
     grid = load_grid("quickstart")
     assert [asked.label for asked in grid.asked_methods] == ["robult", "gmc", "unimodal", "constant"]
