@@ -40,6 +40,10 @@ DATASETS = Registry(
             "memes: image and caption, hateful or not; AUROC (raw folder or Arrow files)",
         ),
         "n24news": Entry("datasets.n24news:N24News", "New York Times pictures and texts, 24 sections (raw folder)"),
+        "transfer": Entry(
+            "datasets.transfer:Transfer",
+            "trained on one data set, tested on another; features aligned by PCA, or by t-SNE as Robult does",
+        ),
         "own": Entry(
             "datasets.own:Own",
             "a folder of your own: data.yaml and .npy, .npz, .parquet or .safetensors files, no code",

@@ -31,9 +31,10 @@ def dataset(request, tmp_path, monkeypatch):
     if request.param == "iemocap":
         make_iemocap(tmp_path / "raw", 80, audio_steps=(5, 9))
         DATASETS.get("iemocap").prepare(tmp_path / "raw", store_directory("iemocap"))
-    if request.param.startswith("cmu_"):
-        make_raw(request.param, tmp_path / "small.pkl", rows=14)
-        DATASETS.get(request.param).prepare(tmp_path / "small.pkl", store_directory(request.param))
+    for name in ("cmu_mosei", "cmu_mosi") if request.param == "transfer" else (request.param,):
+        if name.startswith("cmu_"):
+            make_raw(name, tmp_path / f"{name}.pkl", rows=14)
+            DATASETS.get(name).prepare(tmp_path / f"{name}.pkl", store_directory(name))
     if request.param in MAKERS:
         prepare_with_features(request.param, tmp_path)
     return DATASETS.get(request.param)()
