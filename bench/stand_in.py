@@ -87,7 +87,8 @@ def _datasets(
 
 def _kind(entry: Entry) -> str | None:
     """Which of `SYNTHETIC` is like a data set; None where nothing is known of it."""
-    kind = _LIKE.get(entry.name)
+    name = entry.values.get("train", ("cmu_mosei",))[0] if entry.name == "transfer" else entry.name
+    kind = _LIKE.get(name)
     is_classes = kind == "sentiment" and entry.values.get("labels", ("regression",)) != ("regression",)
     return "sequences" if is_classes else kind
 
