@@ -10,14 +10,14 @@ import logging
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bench.grid import DEFAULT_TRACKING_URI
-from bench.plan import Training
+from bench.plan import PROTOCOL, Training
 from bench.spool import Outcome
 from datasets.corruption import Corruption, condition, split_condition
 from datasets.errors import UserError
@@ -95,6 +95,7 @@ def record_of(training: Training, swept: tuple[str, ...] = ()) -> dict[str, Any]
             "primary_metric": task.primary,
             "higher_is_better": ",".join(name for name, higher in task.metrics.items() if higher),
             "full_subset": spec.full,
+            "protocol": str(PROTOCOL),
         },
         "params": {
             **{f"method.{key}": str(value) for key, value in training.method.config.model_dump().items()},
@@ -442,13 +443,16 @@ class Store:
             self._client.log_artifact(run_id, str(named))
             self._client.set_tag(run_id, "saved", ",".join(sorted(saved)))
 
-    def arrays(self) -> "Iterator[tuple[dict[str, str], Path]]":
+    def arrays(self, wanted: "Container[str] | None" = None) -> "Iterator[tuple[dict[str, str], Path]]":
         """Every finished training that kept arrays: its tags, and the file on this machine while the next is not asked.
 
         An artifact that is gone is told with a path that does not exist.
+
+        Args:
+            wanted: ids of trainings; None: all.
         """
         for run in self._search("tags.stage = 'training' AND attributes.status = 'FINISHED'"):
-            if "saved" not in run.data.tags:
+            if "saved" not in run.data.tags or (wanted is not None and run.data.tags["training_id"] not in wanted):
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / ARRAYS
@@ -537,6 +541,21 @@ class Store:
         """Trainings whose last attempt failed: their tags, `failure` with the reason among them."""
         with _plain_errors(self.uri):
             return [run.data.tags for run in self._search("tags.stage = 'training' AND attributes.status = 'FAILED'")]
+
+    def trainings(self) -> "pd.DataFrame":
+        """One row a finished training, oldest first: its tags, `run_id`, and its last metrics by their names."""
+        import pandas as pd
+
+        with _plain_errors(self.uri):
+            runs = self._search("tags.stage = 'training' AND attributes.status = 'FINISHED'")
+            rows = [
+                {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
+                | dict(run.data.metrics)
+                | {f"param/{key}": value for key, value in run.data.params.items()}
+                | {"run_id": run.info.run_id}
+                for run in runs
+            ]
+        return pd.DataFrame(rows)
 
     def results(self) -> "pd.DataFrame":
         """Every finished cell of the experiment as the frame `analysis.results` describes."""
