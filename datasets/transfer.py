@@ -8,7 +8,8 @@ have no meaning, order or scale that CMU-MOSI's own features share, so that a mo
 unrelated numbers in the audio and vision of the test. It also has no map for new rows: rows of all splits are placed
 together, so that validation rows take part in what the model is trained on. Nor can it be done literally: CMU-MOSEI has
 hundreds of thousands of steps, and t-SNE to 5 or 20 dimensions takes the square of that. `align: tsne` is the nearest
-thing that finishes (`alignment.scatter`); `align: pca` leaks nothing and maps new rows, for claims of one's own.
+thing that finishes (`alignment.scatter`). `align: pca` leaks nothing and maps new rows; but it, too, only ranks each
+side's own variation, and transfers as far as the leading components of the two happen to show the same quantities.
 """
 
 import hashlib
