@@ -359,7 +359,7 @@ def test_the_plan_of_a_collection_counts_what_is_shared_once(call: Call) -> None
     assert rows["raml-table4"]["shared"] == 0, "another experiment"
 
 
-def test_a_collection_runs_to_its_end_whatever_becomes_of_a_grid(tmp_path: Path) -> None:
+def test_a_collection_runs_to_its_end_whatever_becomes_of_a_grid(call: Call, tmp_path: Path) -> None:  # noqa: F811
     grid = (Path(grids.__file__).parent / "raml-table6.yaml").read_text(encoding="utf-8")
     short = grid.replace("epochs: 40", "epochs: 1").replace("seeds: 3", "seeds: 1")
     assert short.count("epochs: 1") == short.count("seeds: 1") == 1
@@ -379,3 +379,8 @@ def test_a_collection_runs_to_its_end_whatever_becomes_of_a_grid(tmp_path: Path)
     )
     methods = ("raml", "raml[only_m]", "raml[m_d]", "raml[m_u]", "constant")
     assert sorted(cells) == sorted([(name, "digits-for-food101") for name in methods for _ in range(3)])
+    code, out, _ = call("plan", "paper.yaml", "--on", "digits", "--json")
+    assert code == 2
+    assert "nobody" in json.loads(out)["refused"]["absent.yaml"][0]
+    (row,) = json.loads(out)["grids"]
+    assert (row["grid"], row["cells"], row["cells_done"]) == ("table6.yaml", 15, 15)
