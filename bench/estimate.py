@@ -68,8 +68,8 @@ def _cost(training: Training, device: str) -> tuple[float, float]:
     """Seconds and MiB of one training, from a few steps and one evaluation."""
     spec = training.dataset.spec
     short = replace(training, settings=training.settings.model_copy(update={"epochs": 1}), label_ratio=1.0)
-    trainer = Trainer(short, _random(spec, training), device)
-    stages = trainer.method.stages()
+    trainer = Trainer([short], _random(spec, training), device)
+    stages = trainer.methods[0].stages()
     trainer.settings = trainer.settings.model_copy(update={"epochs": len(stages)})  # one of each
     trainer.run()  # warm-up, and the evaluation that ends a training
     steps = max(trainer.steps, 1)
@@ -80,7 +80,7 @@ def _cost(training: Training, device: str) -> tuple[float, float]:
     true_steps = max(spec.sizes["train"] // min(training.settings.batch_size, spec.sizes["train"]), 1)
     seconds = per_epoch / steps * true_steps * training.settings.epochs
     bytes_ = sum(4 * sum(spec.sizes.values()) * int(np.prod(shape)) for shape in spec.modalities.values())
-    parameters = sum(p.numel() for p in trainer.method.parameters())
+    parameters = sum(p.numel() for p in trainer.methods[0].parameters())
     return seconds, (2 * bytes_ + 20 * parameters) / 2**20
 
 

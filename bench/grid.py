@@ -80,6 +80,9 @@ class Executor(BaseModel):
     slots: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         default="auto", description="trainings at once: auto is one a GPU, or one a CPU core"
     )
+    stack: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        default="auto", description="trainings that a slot trains as one: auto is what pays on its device; 1: none"
+    )
     timeout_s: float | None = Field(default=None, gt=0, description="seconds after which a training is given up")
 
 

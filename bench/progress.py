@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.plan import Training
@@ -20,29 +20,35 @@ class Clock:
         self._started = time.monotonic()
         self._spent: dict[str, list[float]] = defaultdict(list)
         self._left: dict[str, Training] = {}
-        self._running: dict[str, tuple[float, float]] = {}
-        """Training id -> when it began, share of its epochs done."""
+        self._running: dict[str, tuple[float, float, int]] = {}
+        """Training id -> when it began, share of its epochs done, trainings of its stack."""
         self.n_slots = 1
 
     def start(self, pending: list[Training], n_slots: int) -> None:
         self._left = {training.id: training for training in pending}
         self.n_slots = max(n_slots, 1)
 
-    def began(self, training: Training) -> None:
-        self._running[training.id] = (time.monotonic(), 0.0)
+    def began(self, stack: Sequence[Training]) -> None:
+        now = time.monotonic()
+        self._running |= {training.id: (now, 0.0, len(stack)) for training in stack}
 
     def epoch(self, training: Training, epoch: int) -> None:
         if training.id in self._running:
-            self._running[training.id] = (self._running[training.id][0], epoch / training.settings.epochs)
+            began, _, size = self._running[training.id]
+            self._running[training.id] = (began, epoch / training.settings.epochs, size)
+
+    def halved(self, stack: Sequence[Training]) -> None:
+        for training in stack:
+            self._running.pop(training.id, None)
 
     def ended(self, training: Training) -> None:
-        began, _ = self._running.pop(training.id, (None, 0.0))
+        began, _, size = self._running.pop(training.id, (None, 0.0, 1))
         self._left.pop(training.id, None)
         if began is not None:
-            self._spent[_kind(training)].append(time.monotonic() - began)
+            self._spent[_kind(training)].append((time.monotonic() - began) / size)
 
     def expected_s(self, training: Training) -> float:
-        """Mean seconds of the finished trainings of its kind; endless for a kind not seen yet."""
+        """Mean seconds, its share of a stack's, of the finished ones of its kind; endless for a kind not seen yet."""
         times = self._spent.get(_kind(training))
         return sum(times) / len(times) if times else float("inf")
 
@@ -54,14 +60,14 @@ class Clock:
     def left_s(self) -> float | None:
         """Seconds to the end if all goes on as before; None before there is anything to judge by."""
         known = {kind: sum(times) / len(times) for kind, times in self._spent.items()}
-        for training_id, (began, share) in self._running.items():
+        for training_id, (began, share, size) in self._running.items():
             if share > 0.1 and training_id in self._left:
-                known.setdefault(_kind(self._left[training_id]), (time.monotonic() - began) / share)
+                known.setdefault(_kind(self._left[training_id]), (time.monotonic() - began) / share / size)
         if not known:
             return None
         typical = sum(known.values()) / len(known)
         work = [
-            known.get(_kind(training), typical) * (1 - self._running.get(training.id, (0.0, 0.0))[1])
+            known.get(_kind(training), typical) * (1 - self._running.get(training.id, (0.0, 0.0, 1))[1])
             for training in self._left.values()
         ]
         return max(sum(work) / self.n_slots, max(work, default=0.0))
@@ -89,6 +95,13 @@ def name_of(training: Training) -> str:
         f"{training.method.label} on {training.dataset.label}, "
         f"{training.label_ratio:.4g} labelled, seed {training.seed}"
     )
+
+
+def name_of_stack(stack: Sequence[Training]) -> str:
+    """A stack in a few words: a training, or how many of what."""
+    if len(stack) == 1:
+        return name_of(stack[0])
+    return f"{len(stack)} of {stack[0].method.label} on {stack[0].dataset.label}"
 
 
 def score_of(training: Training, row: Mapping[str, float]) -> str:
@@ -120,8 +133,8 @@ class PlainDisplay:
     def note(self, text: str) -> None:
         self._print(text)
 
-    def began(self, slot: int, training: Training) -> None:
-        self.clock.began(training)
+    def began(self, slot: int, stack: list[Training]) -> None:
+        self.clock.began(stack)
 
     def epoch(self, slot: int, training: Training, epoch: int, row: Mapping[str, float]) -> None:
         self.clock.epoch(training, epoch)
@@ -132,6 +145,9 @@ class PlainDisplay:
         if outcome["status"] == "failed":
             self.n_failed += 1
             self._print(f"FAILED {name_of(training)}: {outcome['reason']}")
+
+    def halved(self, slot: int, stack: list[Training]) -> None:
+        self.clock.halved(stack)
 
     def dropped(self, training: Training) -> None:
         self.clock.ended(training)
@@ -178,10 +194,10 @@ class LiveDisplay(PlainDisplay):
         self._slots = [self._bars.add_task(f"slot {i}", total=1, told="starting") for i in range(n_slots)]
         self._bars.start()
 
-    def began(self, slot: int, training: Training) -> None:
-        super().began(slot, training)
-        epochs = training.settings.epochs
-        self._bars.reset(self._slots[slot], total=epochs, description=name_of(training), told=f"0/{epochs} epochs")
+    def began(self, slot: int, stack: list[Training]) -> None:
+        super().began(slot, stack)
+        epochs = stack[0].settings.epochs
+        self._bars.reset(self._slots[slot], total=epochs, description=name_of_stack(stack), told=f"0/{epochs} epochs")
 
     def epoch(self, slot: int, training: Training, epoch: int, row: Mapping[str, float]) -> None:
         super().epoch(slot, training, epoch, row)

@@ -5,7 +5,7 @@ import queue
 import subprocess
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import Any, Protocol
 from bench.claims import Claims
 from bench.executors.local import Event, LocalExecutor, slot_devices
 from bench.plan import Plan, Training
-from bench.progress import Clock
+from bench.progress import Clock, name_of_stack
 from bench.spool import Outcome, Spool
+from bench.stacks import stack_key, stack_size
 from bench.tracking import Known, Store, TrackingError, check_store, record_of, sqlite_path, state_folder
 from bench.writer import Writer
 
@@ -32,9 +33,10 @@ class Display(Protocol):
 
     def start(self, pending: list[Training], n_done: int, n_slots: int) -> None: ...
     def note(self, text: str) -> None: ...
-    def began(self, slot: int, training: Training) -> None: ...
+    def began(self, slot: int, stack: list[Training]) -> None: ...
     def epoch(self, slot: int, training: Training, epoch: int, row: Mapping[str, float]) -> None: ...
     def ended(self, slot: int, training: Training, outcome: Outcome) -> None: ...
+    def halved(self, slot: int, stack: list[Training]) -> None: ...
     def dropped(self, training: Training) -> None: ...
     def tick(self, waiting: str | None) -> None: ...
     def stop(self) -> None: ...
@@ -90,7 +92,11 @@ class Runner:
         self.writer = Writer(lambda: Store(grid.tracking.uri, grid.name), self._open_grid, self.spool)
         self._queue: deque[Training] = deque()
         self._elsewhere: deque[Training] = deque()
-        self._busy: dict[int, Training] = {}
+        self._busy: dict[int, list[Training]] = {}
+        self._parts: deque[list[Training]] = deque()
+        """Halves of stacks that did not end well: they are tried as they are."""
+        self._kinds: dict[str, int | None] = {}
+        self._kind_of: dict[Hashable, int] = {}
         self._unspooled: dict[str, Outcome] = {}
         self._warned: set[str] = set()
         self._next_poll = 0.0
@@ -207,24 +213,53 @@ class Runner:
 
     def _loop(self, executor: LocalExecutor) -> None:
         free = deque(range(len(executor.devices)))
-        while self._queue or self._busy or self._elsewhere:
+        while self._queue or self._parts or self._busy or self._elsewhere:
             self._ask_peers_again()
             if free and len(self._queue) <= TAIL * len(executor.devices):
                 # Longest first, so that no slot runs long after the others have nothing left.
                 self._queue = deque(sorted(self._queue, key=self.display.clock.expected_s, reverse=True))
-            while free and (training := self._next()) is not None:
+            while free and (stack := self._next_stack(executor.devices[free[0]], len(executor.devices))):
                 slot = free.popleft()
-                self._busy[slot] = training
-                record = record_of(training, self.plan.swept_settings)
-                executor.submit(slot, training, record)
-                self.writer.begin(record)
-                self.display.began(slot, training)
+                self._busy[slot] = stack
+                records = [record_of(training, self.plan.swept_settings) for training in stack]
+                executor.submit(slot, stack, records)
+                for record in records:
+                    self.writer.begin(record)
+                self.display.began(slot, stack)
             for event in _events(executor.inbox, 0.2):
                 self._handle(event, executor, free)
             self._settle()
             self.display.tick(self.writer.waiting)
             if self.writer.problem is not None or (self.fail_fast and self.summary.failed):
                 return
+
+    def _next_stack(self, device: str, n_slots: int) -> list[Training]:
+        """What a free slot trains next: half of a stack that failed, or the next training and others like it."""
+        if self._parts:
+            return self._parts.popleft()
+        first = self._next()
+        if first is None:
+            return []
+        stack, kind, asked = [first], self._kind(first), self.plan.grid.executor.stack
+        if kind is None or asked == 1 or (asked == "auto" and stack_size(device, len(self._queue), 1) == 1):
+            return stack
+        alike = [training for training in self._queue if self._kind(training) == kind]
+        size = asked if isinstance(asked, int) else stack_size(device, len(alike) + 1, n_slots)
+        for training in alike:
+            if len(stack) < size and self.claims.take(training.id):
+                self._queue.remove(training)
+                if self._is_finished(training):
+                    self._drop(training)
+                else:
+                    stack.append(training)
+        return stack
+
+    def _kind(self, training: Training) -> int | None:
+        """A number for each kind of training that may share a stack, None for those that train alone."""
+        if training.id not in self._kinds:
+            key = stack_key(training)
+            self._kinds[training.id] = None if key is None else self._kind_of.setdefault(key, len(self._kind_of))
+        return self._kinds[training.id]
 
     def _next(self) -> Training | None:
         """The next training nobody else works on or has finished."""
@@ -264,18 +299,40 @@ class Runner:
         self._queue, self._elsewhere = self._elsewhere, deque()
 
     def _handle(self, event: Event, executor: LocalExecutor, free: deque[int]) -> None:
-        slot, training = event["slot"], self.trainings[event["training"]]
+        slot = event["slot"]
         if "row" in event:
-            if self._busy.get(slot) is training:
+            training = self.trainings[event["training"]]
+            if training in self._busy.get(slot, []):
                 self.display.epoch(slot, training, event["epoch"], event["row"])
             return
-        del self._busy[slot]
+        stack = self._busy.pop(slot)
         free.append(slot)
-        outcome = event.get("outcome")
-        if outcome is None:
+        if "died" in event:
             executor.renew(slot)
-            # It may have died after its result was safe on disk.
-            outcome = self.spool.get(training.id) or self._death(training, event["died"])
+            self._after_death(slot, stack, event["died"])
+            return
+        for training, outcome in zip(stack, event["outcomes"], strict=True):
+            self._take(slot, training, outcome)
+
+    def _after_death(self, slot: int, stack: list[Training], reason: str) -> None:
+        """Take what was safe on disk; of the rest a stack is tried again in halves, a single training has failed."""
+        left = []
+        for training in stack:
+            outcome = self.spool.get(training.id)
+            if outcome is not None:
+                self._take(slot, training, outcome)
+            else:
+                left.append(training)
+        if len(left) == 1:
+            self._take(slot, left[0], self._death(left[0], reason))
+        elif left:
+            self.display.note(f"{name_of_stack(left)}: {reason}; they are tried again in smaller stacks.")
+            self.display.halved(slot, left)
+            half = (len(left) + 1) // 2
+            self._parts += [left[:half], left[half:]]
+
+    def _take(self, slot: int, training: Training, outcome: Outcome) -> None:
+        """Account for an outcome and hand it to the writer."""
         if not outcome.pop("spooled", True):
             self._unspooled[training.id] = outcome
         self._account(training, outcome)
@@ -315,12 +372,12 @@ class Runner:
 
     def _close(self) -> None:
         """Mark what was cut short, let the writer finish, and keep on disk what it could not."""
-        self.summary.killed = list(self._busy.values())
+        self.summary.killed = [training for stack in [*self._busy.values(), *self._parts] for training in stack]
         self.writer.kill([training.id for training in self.summary.killed])
         try:
             self.summary.saved = self.writer.close(self.summary.status, 1.5 if self.summary.interrupted else None)
         except KeyboardInterrupt:
-            self.summary.saved = False
+            self.summary.saved, self.summary.interrupted = False, True
         self._settle()
         self.summary.why_unsaved = self.writer.waiting or ""
         self.summary.grid_run = self.writer.grid_run

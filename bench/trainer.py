@@ -1,6 +1,6 @@
-"""Train one training, evaluate it under every condition. Torch and NumPy only: no tracking, no files.
+"""Train trainings of equal shape as one, evaluate each under every condition. Torch and NumPy only, no files.
 
-Shapes: N samples, B batch, M modalities, S modality subsets, W task width.
+Shapes: K replicas, N samples, B batch, M modalities, S modality subsets, W task width.
 """
 
 import resource
@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from bench.arrays import PSEUDO_EPOCH
 from bench.plan import Training
+from bench.replicas import make_replicas, train_mode
 from datasets.base import Data, DataSpec, Part
 from datasets.batch import Batch, make_batch
 from datasets.corruption import Corruption, condition, corrupted, split_condition
@@ -26,11 +28,13 @@ from datasets.missing import training_availability
 from datasets.seeds import generator, seed_of
 from datasets.tasks import masked_mean
 from methods.base import Method, Stage
-from methods.noise import row_keys
+from methods.noise import replica_keys
 from methods.registry import METHODS
 
 EVALUATION_ROWS = 8192
-"""Rows of one evaluation pass: several modality subsets of a small split go through the model together."""
+"""Rows of one evaluation pass of all replicas: several modality subsets of a small split go through together."""
+LEAST_ROWS = 1024
+"""Rows that are worth a pass, however many replicas there are."""
 
 Row = dict[str, float]
 
@@ -130,310 +134,427 @@ def shows(embedding: str, subset: str) -> bool:
     return not modality or modality in subset.split("+")
 
 
-def gradient_norm(module: nn.Module) -> Tensor:
-    """Norm of all gradients of a module, scalar; 0 where nothing has a gradient."""
-    norms = [p.grad.norm() for p in module.parameters() if p.grad is not None]
-    return torch.stack(norms).norm() if norms else torch.zeros(())
+@dataclass
+class Replica:
+    """One training among those that train together: what is its own."""
+
+    training: Training
+    method: Method
+    labelled: NDArray[np.bool_]
+    """(N,), which training labels are visible."""
+    available: NDArray[np.bool_]
+    """(N, M), which modalities each training sample has."""
+    warning: str | None
+    noise_seed: int
+    order: np.random.Generator
+    failure: TrainingFailed | None = None
+    """Why it cannot go on; the others do."""
+    curves: list[Row] = field(default_factory=list)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    best: float = -np.inf
+    best_epoch: int = 0
+    best_state: dict[str, Tensor] | None = None
+    cells: dict[str, dict[str, Row]] = field(default_factory=dict)
+
+    def look(self, row: Row) -> None:
+        """Keep the weights if this epoch is the best on validation so far."""
+        score = row["valid/score"] if np.isfinite(row["valid/score"]) else -np.inf
+        if score > self.best or self.best_state is None:
+            self.best, self.best_epoch = score, len(self.curves)
+            self.best_state = {key: value.clone() for key, value in self.method.state_dict().items()}
+
+
+def make_replica(training: Training, spec: DataSpec, train: Part, device: str) -> Replica:
+    """A training with its initial weights, visible labels, modalities and random streams."""
+    task, settings, fingerprint = spec.task, training.settings, spec.fingerprint
+    groups = task.groups(torch.as_tensor(np.ascontiguousarray(train.target))).numpy()
+    ratio, seed, one_each = training.label_ratio, training.seed, task.kind != "multilabel"
+    labelled = label_mask(groups, ratio, dataset=fingerprint, seed=seed, at_least_one=one_each)
+    available = training_availability(
+        len(train), tuple(spec.modalities), settings.missing_rate, dataset=fingerprint, seed=seed
+    )
+    failure = None
+    if not labelled.any():
+        failure = TrainingFailed(f"label ratio {ratio:g} leaves no label among {len(labelled)} training samples")
+    return Replica(
+        training,
+        build(training, spec).to(device),
+        labelled,
+        available,
+        label_warning(groups, ratio) if one_each else None,
+        seed_of("noise", fingerprint, ratio, seed),
+        generator("order", fingerprint, ratio, seed),
+        failure,
+    )
+
+
+def draw_batches(replica: Replica, steps: int, size: int) -> NDArray[np.int64]:
+    """Indices of one epoch's batches, (steps, B); the incomplete last one is dropped, every method gets equal steps."""
+    order, labelled, n = replica.order, replica.labelled, steps * size
+    sampler = replica.training.settings.label_sampler
+    if sampler == "labelled_only":
+        pool = np.flatnonzero(labelled)
+        index = np.concatenate([order.permutation(pool) for _ in range(-(-n // max(len(pool), 1)))])[:n]
+    else:
+        index = order.permutation(len(labelled))[:n]
+    batches = index.reshape(steps, size)
+    if sampler == "stratified":
+        without = np.flatnonzero(~labelled[batches].any(axis=1))
+        pool = order.permutation(np.flatnonzero(labelled))
+        batches[without, 0] = pool[np.arange(len(without)) % len(pool)]
+    return batches
+
+
+OnEpoch = Callable[[Training, int, Row], None]
+
+
+def train(training: Training, data: Data, device: str = "cpu") -> Result:
+    """One training from initial weights to test metrics.
+
+    Raises:
+        TrainingFailed: the loss is no longer finite, or no label is left to learn from.
+    """
+    (result,) = Trainer([training], data, device).run()
+    if isinstance(result, TrainingFailed):
+        raise result
+    return result
 
 
 class Trainer:
-    """One training from initial weights to test metrics."""
+    """Trainings of one method, data set and train settings, from initial weights to test metrics, all at once."""
 
-    def __init__(self, training: Training, data: Data, device: str = "cpu") -> None:
-        self.training, self.spec, self.device = training, data.spec, device
-        self.task = data.spec.task
-        self.settings = training.settings
-        self.data = data
+    def __init__(self, trainings: Sequence[Training], data: Data, device: str = "cpu") -> None:
+        self.spec, self.task, self.data, self.device = data.spec, data.spec.task, data, device
+        self.settings = trainings[0].settings
         self.parts = {name: resident(data.parts[name], device) for name in ("train", "valid")}
-        self.labelled = torch.as_tensor(self._label_mask(), device=device)
-        self.arrays: dict[str, NDArray[Any]] = {}
-        self.available = torch.as_tensor(self._availability(), device=device)
-        self.method = build(training, data.spec).to(device)
-        self.learnable = {name for name, p in self.method.named_parameters() if p.requires_grad}
-        self.noise_seed = seed_of("noise", self.spec.fingerprint, training.label_ratio, training.seed)
+        self.replicas = [make_replica(training, data.spec, data.parts["train"], device) for training in trainings]
+        self.methods = [replica.method for replica in self.replicas]
+        self.models = make_replicas(self.methods, self.settings)
+        self.labelled = torch.as_tensor(np.stack([r.labelled for r in self.replicas]), device=device)  # (K, N)
+        self.available = torch.as_tensor(np.stack([r.available for r in self.replicas]), device=device)  # (K, N, M)
         self.batch_size = min(self.settings.batch_size, len(self.parts["train"]))
         self.steps = len(self.parts["train"]) // self.batch_size
 
-    def _label_mask(self) -> NDArray[np.bool_]:
-        """Which training labels are visible; sets `warning` where classes get more than their share."""
-        groups = self.task.groups(torch.as_tensor(np.ascontiguousarray(self.parts["train"].truth))).numpy()
-        ratio, one_each = self.training.label_ratio, self.task.kind != "multilabel"
-        self.warning = label_warning(groups, ratio) if one_each else None
-        return label_mask(groups, ratio, dataset=self.spec.fingerprint, seed=self.training.seed, at_least_one=one_each)
-
-    def _availability(self) -> NDArray[np.bool_]:
-        """Which modalities each training sample has, (N, M)."""
-        n, rate = len(self.parts["train"]), self.settings.missing_rate
-        return training_availability(
-            n, tuple(self.spec.modalities), rate, dataset=self.spec.fingerprint, seed=self.training.seed
-        )
+    @property
+    def running(self) -> list[Replica]:
+        """The replicas that have not failed."""
+        return [replica for replica in self.replicas if replica.failure is None]
 
     # ---- training -----------------------------------------------------------------------------------------
 
-    def run(self, on_epoch: Callable[[int, Row], None] = lambda epoch, row: None) -> Result:
+    def run(self, on_epoch: OnEpoch = lambda training, epoch, row: None) -> list[Result | TrainingFailed]:
         """Train, select, evaluate.
 
         Args:
-            on_epoch: called after each epoch with its number (from 1) and its row of the curves.
+            on_epoch: called for each training after each epoch with its number (from 1) and its row of the curves.
 
-        Raises:
-            TrainingFailed: the loss is no longer finite, or no label is left to learn from.
+        Returns:
+            For each training its result, or why it failed: a loss that is no longer finite, or no label to learn from.
         """
-        if not self.labelled.any():
-            raise TrainingFailed(
-                f"label ratio {self.training.label_ratio:g} leaves no label among {len(self.labelled)} training samples"
-            )
         started = time.perf_counter()
-        curves: list[Row] = []
-        best, best_epoch, best_state = -np.inf, 0, None
-        last_stage = self.method.stages()[-1].name
-        for epoch, row in enumerate(self._epochs(), start=1):
-            curves.append(row)
-            on_epoch(epoch, row)
-            if self.method.stage != last_stage:
-                continue
-            score = row["valid/score"] if np.isfinite(row["valid/score"]) else -np.inf
-            if score > best or best_state is None:
-                best, best_epoch = score, epoch
-                best_state = {key: value.clone() for key, value in self.method.state_dict().items()}
-        trained_s = time.perf_counter() - started
-        cells = self._evaluate(best_state if best_epoch != len(curves) else None)
+        try:
+            for epoch, rows in enumerate(self._epochs(), start=1):
+                for replica, row in rows:
+                    on_epoch(replica.training, epoch, row)
+            trained_s = time.perf_counter() - started
+            if self.running:
+                self._evaluate()
+        except TrainingFailed as failure:  # of all of them alike
+            return [failure for _ in self.replicas]
         cost = self._cost(trained_s, time.perf_counter() - started)
-        return Result(curves, cells, best_epoch, self.warning, cost, self.arrays)
-
-    def _epochs(self) -> Iterator[Row]:
-        """Train stage by stage and epoch by epoch, yielding each epoch's row."""
-        if not self.method.iterative:
-            return
-        order = generator("order", self.spec.fingerprint, self.training.label_ratio, self.training.seed)
-        epoch = 0
-        for stage, epochs in stage_epochs(self.method, self.settings.epochs):
-            optimiser = self._enter(stage)
-            plateau = (
-                torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, patience=20, factor=0.1)
-                if self.settings.schedule == "plateau"
-                else None
+        return [
+            replica.failure or Result(
+                replica.curves, replica.cells, replica.best_epoch, replica.warning, cost, replica.arrays
             )
+            for replica in self.replicas
+        ]  # fmt: skip
+
+    def _epochs(self) -> Iterator[list[tuple[Replica, Row]]]:
+        """Train stage by stage and epoch by epoch, yielding each epoch's rows of the replicas that go on."""
+        if not self.methods[0].iterative:
+            return
+        epoch, stages = 0, stage_epochs(self.methods[0], self.settings.epochs)
+        for stage, epochs in stages:
+            self._enter(stage)
+            plateau = self._plateau()
             for done in range(epochs):
-                row = self._train_epoch(epoch, (done / epochs, (done + 1) / epochs), optimiser, order)
-                row |= self._validate()
+                if not self.running:
+                    return
+                rows = self._train_epoch(epoch, (done / epochs, (done + 1) / epochs))
+                rows = [row | valid for row, valid in zip(rows, self._validate(), strict=True)]
                 if plateau is not None:
-                    row["valid/loss"] = self._validation_loss()
-                    row["lr"] = optimiser.param_groups[0]["lr"]
-                    plateau.step(row["valid/loss"])
-                row["time_ms"] = float(int(time.time() * 1000))
+                    self._adapt(plateau, rows[0])
                 epoch += 1
-                yield row
+                yield list(self._told(rows, last=stage is stages[-1][0]))
 
-    def _enter(self, stage: Stage) -> torch.optim.Optimizer:
-        """Begin a stage: the method does what comes before it, an optimiser takes the parameters it trains."""
-        self.method.stage = stage.name
-        with torch.no_grad():
-            self.method.eval().enter(self._whole_training_split())
-        for name, parameter in self.method.named_parameters():
-            parameter.requires_grad_(name in self.learnable and stage.covers(name))
-        trained = [p for p in self.method.parameters() if p.requires_grad]
-        return torch.optim.Adam(trained, lr=self.settings.lr, weight_decay=self.settings.weight_decay, fused=True)
+    def _told(self, rows: list[Row], *, last: bool) -> Iterator[tuple[Replica, Row]]:
+        """Put an epoch's rows into the curves of the replicas that go on; in the last stage, select."""
+        for replica, row in zip(self.replicas, rows, strict=True):
+            if replica.failure is None:
+                row["time_ms"] = float(int(time.time() * 1000))
+                replica.curves.append(row)
+                if last:
+                    replica.look(row)
+                yield replica, row
 
-    def _train_epoch(
-        self, epoch: int, span: tuple[float, float], optimiser: torch.optim.Optimizer, order: np.random.Generator
-    ) -> Row:
+    def _enter(self, stage: Stage) -> None:
+        """Begin a stage: each method does what comes before it, an optimiser takes the parameters it trains."""
+        for k, method in enumerate(self.methods):
+            method.stage = stage.name
+            with torch.no_grad():
+                method.eval().enter(self._whole_training_split(k))
+        self.models.refresh()
+        self.models.begin(stage)
+
+    def _plateau(self) -> torch.optim.lr_scheduler.ReduceLROnPlateau | None:
+        """The schedule of the learning rate, which follows one validation loss: trainings that have it train alone."""
+        if self.settings.schedule == "none":
+            return None
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(self.models.optimiser, patience=20, factor=0.1)
+
+    def _adapt(self, plateau: torch.optim.lr_scheduler.ReduceLROnPlateau, row: Row) -> None:
+        row["valid/loss"] = self._validation_loss()
+        row["lr"] = plateau.optimizer.param_groups[0]["lr"]
+        plateau.step(row["valid/loss"])
+
+    def _train_epoch(self, epoch: int, span: tuple[float, float]) -> list[Row]:
         """One pass; the loss terms stay on the device until its end.
 
         Args:
             epoch: how many came before it.
             span: progress of the stage at its start and at its end.
-        """
-        self.method.train()
-        sums: dict[str, Tensor] = {}
-        has_labels = self.labelled.cpu()
-        looked_at = "pseudo_labels" in self.training.save.what and epoch + 1 == self._pseudo_epoch()
-        pairs: list[dict[str, Tensor]] = []
-        for step, index in enumerate(self._batches(order)):
-            on_device = index.to(self.device)
-            noise = row_keys(self.noise_seed, epoch * self.steps + step, len(index), self.device)
-            masks = {"labelled": self.labelled[on_device], "available": self.available[on_device]}
-            progress = span[0] + (span[1] - span[0]) * step / self.steps
-            batch = self.parts["train"].batch(on_device, noise=noise, progress=progress, **masks)
-            if looked_at:
-                pairs.append(self._pairs(batch, on_device))
-            terms = self.method.loss(batch)
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0.0) + term.detach()
-            if self.method.needs_labels and not has_labels[index].any():
-                continue  # a step without a gradient would still move the weights by momentum
-            optimiser.zero_grad()
-            total = torch.stack(list(terms.values())).sum()
-            total.backward()  # type: ignore[no-untyped-call]
-            if self.settings.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.method.parameters(), self.settings.clip_norm)
-            optimiser.step()
-        if pairs and pairs[0]:
-            named = {name: torch.stack([pair[name] for pair in pairs]).cpu().numpy() for name in pairs[0]}
-            self.arrays |= {f"pseudo/{epoch + 1}/{name}": array for name, array in named.items()}
-        means = {name: float(value) / self.steps for name, value in sums.items()}
-        broken = [name for name, value in means.items() if not np.isfinite(value)]
-        if broken:
-            raise TrainingFailed(f"loss term '{broken[0]}' became {means[broken[0]]} in epoch {epoch + 1}")
-        row = {"train/loss": sum(means.values())} | {f"train/{name}": value for name, value in means.items()}
-        return row | self._diagnose(batch, on_device)
 
-    @torch.no_grad()
-    def _diagnose(self, batch: Batch, index: Tensor) -> Row:
+        Returns:
+            A row for each replica; one whose loss is not finite has failed.
+        """
+        train_mode(self.methods, True)
+        drawn = np.stack(
+            [draw_batches(replica, self.steps, self.batch_size) for replica in self.replicas]
+        )  # (K, steps, B)
+        index, moves = torch.as_tensor(drawn, device=self.device), self._moves(drawn)
+        looked_at = "pseudo_labels" in self.replicas[0].training.save.what and epoch + 1 == self._pseudo_epoch()
+        pairs: list[dict[str, Tensor]] = []
+        sums: dict[str, Tensor] = {}
+        for step in range(self.steps):
+            progress = span[0] + (span[1] - span[0]) * step / self.steps
+            batch = self._batch(index[:, step], epoch * self.steps + step, progress)
+            if looked_at:
+                pairs.append(self._pairs(batch, index[:, step]))
+            for name, term in self.models.step(batch, moves[:, step]).items():
+                sums[name] = sums[name] + term if name in sums else term
+        if pairs and pairs[0]:
+            self._keep_pairs(pairs, epoch + 1)
+        means = {name: (total / self.steps).tolist() for name, total in sums.items()}
+        rows = [self._checked({name: values[k] for name, values in means.items()}, k, epoch) for k in range(len(drawn))]
+        return [row | signs for row, signs in zip(rows, self._diagnose(batch, index[:, -1]), strict=True)]
+
+    def _moves(self, drawn: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which replicas each step moves, (K, steps): one without a gradient would still move weights by momentum."""
+        moves = np.ones(drawn.shape[:2], bool)
+        for k, replica in enumerate(self.replicas):
+            if replica.failure is not None:
+                moves[k] = False
+            elif replica.method.needs_labels:
+                moves[k] = replica.labelled[drawn[k]].any(axis=1)
+        return moves
+
+    def _batch(self, index: Tensor, step: int, progress: float) -> Batch:
+        """What every replica trains on in a step, (K, B) -> a batch with a leading axis of replicas."""
+        k = torch.arange(len(index), device=self.device)[:, None]
+        noise = replica_keys([r.noise_seed for r in self.replicas], step, index.shape[1], self.device)
+        batch = self.parts["train"].batch(
+            index.flatten(),
+            labelled=self.labelled[k, index].flatten(),
+            available=self.available[k, index].flatten(0, 1),
+            noise=noise.flatten(),
+            progress=progress,
+        )
+        return tree_map(lambda x: x.reshape(*index.shape, *x.shape[1:]), batch)  # type: ignore[no-any-return]
+
+    def _checked(self, means: Row, k: int, epoch: int) -> Row:
+        """The loss terms of a replica as its row of the curves; one that is not finite ends it."""
+        broken = next((name for name, value in means.items() if not np.isfinite(value)), None)
+        replica = self.replicas[k]
+        if broken is not None and replica.failure is None:
+            replica.failure = TrainingFailed(f"loss term '{broken}' became {means[broken]} in epoch {epoch + 1}")
+        return {"train/loss": sum(means.values())} | {f"train/{name}": value for name, value in means.items()}
+
+    def _diagnose(self, batch: Batch, index: Tensor) -> list[Row]:
         """What tells whether training is healthy, on the epoch's last batch: gradient norms, the method's own signs,
-        and how often the method's pseudo-labels are right where the label is hidden (`index` finds the truth)."""
-        told = {f"gradient/{name}": gradient_norm(module) for name, module in self.method.named_children()}
-        self.method.eval()
-        told |= {f"diagnose/{name}": value for name, value in self.method.diagnose(batch).items()}
-        if self.method.pseudo_labels and not batch.labelled.all():
-            guess = self.task.pseudo_groups(self.method.predict(batch))
-            right = guess == self.task.groups(self.parts["train"].target[index])
-            told["diagnose/pseudo_label_accuracy"] = masked_mean(right.float(), ~batch.labelled)
-        return {name: float(value) for name, value in told.items()}
+        and how often its pseudo-labels are right where the label is hidden (`index` (K, B) finds the truth)."""
+        told = {f"gradient/{name}": norms for name, norms in self.models.gradient_norms().items()}
+        train_mode(self.methods, False)
+        told |= {f"diagnose/{name}": values for name, values in self.models.each("diagnose", batch).items()}
+        rows = [
+            {name: float(value) for name, value in zip(told, own, strict=True)}
+            for own in zip(*told.values(), strict=True)
+        ]
+        rows = rows or [{} for _ in self.replicas]
+        if self.methods[0].pseudo_labels:
+            outputs = self.models.each("predict", batch)
+            for row, output, labelled, own in zip(rows, outputs, batch.labelled, index, strict=True):
+                if not labelled.all():
+                    right = self.task.pseudo_groups(output) == self.task.groups(self.parts["train"].target[own])
+                    row["diagnose/pseudo_label_accuracy"] = float(masked_mean(right.float(), ~labelled))
+        return rows
 
     def _pseudo_epoch(self) -> int:
         return min(PSEUDO_EPOCH, self.settings.epochs)
 
-    @torch.no_grad()
     def _pairs(self, batch: Batch, index: Tensor) -> dict[str, Tensor]:
-        """The pairs a method weighs by pseudo-labels in a step, with the truth; empty where it has none."""
-        pairs = self.method.weighted_pairs(batch)
-        truth = self.task.groups(self.parts["train"].target[index])
+        """The pairs methods weigh by pseudo-labels in a step, with the truth; empty where they have none."""
+        pairs: dict[str, Tensor] = self.models.each("weighted_pairs", batch)
+        truth = self.task.groups(self.parts["train"].target[index.flatten()]).reshape(index.shape)
         return pairs | {"true": truth, "labelled": batch.labelled} if pairs else {}
 
-    def _batches(self, order: np.random.Generator) -> Iterator[Tensor]:
-        """Index tensors (B,) of one epoch; the incomplete last batch is dropped, every method gets equal steps."""
-        size, n = self.batch_size, self.steps * self.batch_size
-        labelled = self.labelled.cpu().numpy()
-        if self.settings.label_sampler == "labelled_only":
-            pool = np.flatnonzero(labelled)
-            index = np.concatenate([order.permutation(pool) for _ in range(-(-n // len(pool)))])[:n]
-        else:
-            index = order.permutation(len(labelled))[:n]
-        batches = index.reshape(self.steps, size)
-        if self.settings.label_sampler == "stratified":
-            without = np.flatnonzero(~labelled[batches].any(axis=1))
-            pool = order.permutation(np.flatnonzero(labelled))
-            batches[without, 0] = pool[np.arange(len(without)) % len(pool)]
-        yield from torch.as_tensor(batches)
+    def _keep_pairs(self, pairs: list[dict[str, Tensor]], epoch: int) -> None:
+        for name in pairs[0]:
+            stacked = torch.stack([pair[name] for pair in pairs], dim=1).cpu().numpy()  # (K, steps, ...)
+            for replica, own in zip(self.replicas, stacked, strict=True):
+                replica.arrays[f"pseudo/{epoch}/{name}"] = own
 
     # ---- evaluation ---------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def outputs(self, part: Resident, masks: Tensor) -> NDArray[np.float32]:
-        """Raw outputs of the method for every subset, masks (S, M) -> (S, N, W)."""
-        self.method.eval()
+        """Raw outputs of every replica for every subset, masks (S, M) -> (K, S, N, W)."""
+        train_mode(self.methods, False)
         n, rows = len(part), len(masks) * len(part)
+        at_once = max(EVALUATION_ROWS // len(self.methods), LEAST_ROWS)
         chunks = []
-        for start in range(0, rows, EVALUATION_ROWS):
-            row = torch.arange(start, min(start + EVALUATION_ROWS, rows), device=self.device)
+        for start in range(0, rows, at_once):
+            row = torch.arange(start, min(start + at_once, rows), device=self.device)
             batch = part.batch(row % n, available=masks[row // n], labelled=torch.zeros_like(row, dtype=torch.bool))
-            chunks.append(self.method.predict(batch))
-        return torch.cat(chunks).reshape(len(masks), n, -1).cpu().numpy()
+            chunks.append(self.models.shared("predict", batch))
+        together = torch.cat(chunks, dim=1)
+        return together.reshape(len(self.methods), len(masks), n, -1).cpu().numpy()
 
-    @torch.no_grad()
     def embeddings(self, part: Resident, available: Tensor) -> dict[str, NDArray[np.float32]]:
-        """The representations of a split under one modality subset, (M,) bool -> name -> (N, d)."""
-        self.method.eval()
-        chunks = []
-        for rows in torch.split(torch.arange(len(part), device=self.device), EVALUATION_ROWS):
+        """The representations of a split under one modality subset, (M,) bool -> name -> (K, N, d)."""
+        train_mode(self.methods, False)
+        chunks: list[dict[str, Tensor]] = []
+        for rows in torch.split(torch.arange(len(part), device=self.device), LEAST_ROWS):
             nothing = torch.zeros_like(rows, dtype=torch.bool)
-            chunks.append(
-                self.method.embed(part.batch(rows, available=available.expand(len(rows), -1), labelled=nothing))
-            )
-        return {name: torch.cat([chunk[name] for chunk in chunks]).cpu().numpy() for name in chunks[0]}
+            batch = part.batch(rows, available=available.expand(len(rows), -1), labelled=nothing)
+            chunks.append(self.models.shared("embed", batch))
+        return {name: torch.cat([chunk[name] for chunk in chunks], dim=1).cpu().numpy() for name in chunks[0]}
 
     def _finite_outputs(self, part: Resident, subsets: list[str]) -> NDArray[np.float32]:
-        """Outputs of a split on each of S modality subsets, (S, N, W).
-
-        Raises:
-            TrainingFailed: a prediction is not finite.
-        """
+        """Outputs of a split on each of S modality subsets, (K, S, N, W); a replica whose are not finite has failed."""
         outputs = self.outputs(part, subset_masks(self.spec, subsets, self.device))
-        for subset, output in zip(subsets, outputs, strict=True):
-            if not np.isfinite(output).all():
-                raise TrainingFailed(f"the predictions for '{subset}' are not finite")
+        for replica, own in zip(self.replicas, outputs, strict=True):
+            bad = next(
+                (subset for subset, output in zip(subsets, own, strict=True) if not np.isfinite(output).all()), None
+            )
+            if bad is not None and replica.failure is None:
+                replica.failure = TrainingFailed(f"the predictions for '{bad}' are not finite")
         return outputs
 
-    def _validate(self) -> Row:
-        """Validation metrics of the full set, and `valid/score`: the primary metric over `selection_subsets`,
-        averaged, its sign turned so that higher is better; NaN, which never wins, where a metric is undefined."""
+    def _validate(self) -> list[Row]:
+        """Of each replica the validation metrics of the full set, and `valid/score`: the primary metric over
+        `selection_subsets`, averaged, its sign turned so that higher is better; NaN, which never wins, where a metric
+        is undefined."""
         subsets, part = selection_subsets(self.spec), self.parts["valid"]
-        outputs = self._finite_outputs(part, subsets)
-        scores = {subset: self.task.evaluate(out, part.truth) for subset, out in zip(subsets, outputs, strict=True)}
         sign = 1.0 if self.task.metrics[self.task.primary] else -1.0
-        row = {f"valid/{name}": value for name, value in scores[self.spec.full].items()}
-        return row | {"valid/score": float(np.mean([sign * row[self.task.primary] for row in scores.values()]))}
+        rows: list[Row] = []
+        for replica, outputs in zip(self.replicas, self._finite_outputs(part, subsets), strict=True):
+            if replica.failure is not None:
+                rows.append({})
+                continue
+            scores = {subset: self.task.evaluate(out, part.truth) for subset, out in zip(subsets, outputs, strict=True)}
+            row = {f"valid/{name}": value for name, value in scores[self.spec.full].items()}
+            rows.append(row | {"valid/score": float(np.mean([sign * s[self.task.primary] for s in scores.values()]))})
+        return rows
 
-    @torch.no_grad()
     def _validation_loss(self) -> float:
         """Total loss on the validation split in batches of the training's size (contrastive terms depend on it)."""
-        self.method.eval()
+        train_mode(self.methods, False)
         part, losses = self.parts["valid"], []
         for start in range(0, len(part), self.batch_size):
             index = torch.arange(start, min(start + self.batch_size, len(part)), device=self.device)
-            losses.append(sum(self.method.loss(part.batch(index)).values(), torch.zeros((), device=self.device)))
+            losses.append(torch.stack(list(self.models.shared("loss", part.batch(index)).values())).sum())
         return float(torch.stack(losses).mean())
 
-    def _evaluate(self, best_state: Mapping[str, Tensor] | None) -> dict[str, dict[str, Row]]:
-        """Test metrics at the last epoch and at the best validation epoch (`None`: they are the same)."""
-        checkpoint = self.training.save.checkpoint
-        last = self._finished_scores(keep=checkpoint == "last" or best_state is None)
+    def _evaluate(self) -> None:
+        """Test metrics at the last epoch and at the best validation epoch, into `cells`."""
+        checkpoint = self.replicas[0].training.save.checkpoint
+        better = [r for r in self.running if r.best_state is not None and r.best_epoch != len(r.curves)]
+        last = self._finished_scores(
+            keep=self.running if checkpoint == "last" else [r for r in self.running if r not in better]
+        )
         best = last
-        if best_state is not None:
-            self.method.load_state_dict(best_state)
-            best = self._finished_scores(keep=checkpoint == "best")
-        return {name: {"last": last[name], "best": best[name]} for name in self.training.conditions}
+        if better:
+            for replica in better:
+                replica.method.load_state_dict(replica.best_state or {})
+            self.models.refresh()
+            best = self._finished_scores(keep=better if checkpoint == "best" else [])
+        for k, replica in enumerate(self.replicas):
+            chosen = best[k] if replica in better else last[k]
+            replica.cells = {name: {"last": last[k][name], "best": chosen[name]} for name in last[k]}
 
-    def _finished_scores(self, *, keep: bool) -> dict[str, Row]:
-        """Test metrics under every condition.
+    def _finished_scores(self, *, keep: list[Replica]) -> list[dict[str, Row]]:
+        """Test metrics of each replica under every condition; none of one that has failed.
 
         Args:
-            keep: whether these are the weights whose arrays the grid asks for.
+            keep: the replicas for which these are the weights whose arrays the grid asks for.
         """
-        self.method.finish(self._whole_training_split())
+        for k, method in enumerate(self.methods):
+            method.eval().finish(self._whole_training_split(k))
+        self.models.refresh()
         asked: dict[Corruption, list[str]] = {}
-        for subset, corruption in map(split_condition, self.training.conditions):
+        for subset, corruption in map(split_condition, self.replicas[0].training.conditions):
             asked.setdefault(corruption, []).append(subset)
-        scores: dict[str, Row] = {}
+        scores: list[dict[str, Row]] = [{} for _ in self.replicas]
         for corruption, subsets in asked.items():
             part = resident(corrupted(self.data, self.data.parts["test"], corruption), self.device)
             outputs = self._finite_outputs(part, subsets)
             names = [condition(subset, corruption) for subset in subsets]
-            rows = (self.task.evaluate(output, part.truth) for output in outputs)
-            scores |= dict(zip(names, rows, strict=True))
-            if keep:
-                self._keep(part, dict(zip(names, outputs, strict=True)), subsets if not corruption.steps else [])
+            for k, replica in enumerate(self.replicas):
+                if replica.failure is None:
+                    rows = (self.task.evaluate(output, part.truth) for output in outputs[k])
+                    scores[k] |= dict(zip(names, rows, strict=True))
+            if keep and self.replicas[0].training.save.what:
+                self._keep(
+                    part,
+                    dict(zip(names, outputs.swapaxes(0, 1), strict=True)),
+                    [] if corruption.steps else subsets,
+                    keep,
+                )
         return scores
 
-    def _keep(self, part: Resident, outputs: Mapping[str, NDArray[np.float32]], clean: list[str]) -> None:
+    def _keep(
+        self, part: Resident, outputs: Mapping[str, NDArray[np.float32]], clean: list[str], keep: list[Replica]
+    ) -> None:
         """Put into `arrays` what the grid asks for of one test split: predictions, and embeddings where it is clean."""
-        what = self.training.save.what
+        what = self.replicas[0].training.save.what
+        arrays: dict[str, NDArray[Any]] = {}
         if "predictions" in what:
-            self.arrays |= {f"prediction/{name}": output for name, output in outputs.items()}
-        if "embeddings" in what:
-            for subset in clean:
-                embedded = self.embeddings(part, subset_masks(self.spec, [subset], self.device)[0])
-                self.arrays |= {f"embedding/{subset}/{name}": x for name, x in embedded.items() if shows(name, subset)}
-        if {"predictions", "embeddings"} & set(what):
-            self.arrays |= {"target": part.truth, "group": self.task.groups(part.target).cpu().numpy()}
+            arrays |= {f"prediction/{name}": output for name, output in outputs.items()}
+        for subset in clean if "embeddings" in what else []:
+            embedded = self.embeddings(part, subset_masks(self.spec, [subset], self.device)[0])
+            arrays |= {f"embedding/{subset}/{name}": x for name, x in embedded.items() if shows(name, subset)}
+        group = self.task.groups(part.target).cpu().numpy()
+        for k, replica in enumerate(self.replicas):
+            if replica in keep and arrays:
+                replica.arrays |= {name: x[k] for name, x in arrays.items()} | {"target": part.truth, "group": group}
 
-    def _whole_training_split(self) -> Batch:
-        """All training samples as one batch, with the labels and modalities training sees."""
-        everything = torch.arange(len(self.labelled), device=self.device)
-        return self.parts["train"].batch(everything, labelled=self.labelled, available=self.available)
+    def _whole_training_split(self, k: int) -> Batch:
+        """All training samples as one batch, with the labels and modalities replica `k` sees."""
+        everything = torch.arange(self.labelled.shape[1], device=self.device)
+        return self.parts["train"].batch(everything, labelled=self.labelled[k], available=self.available[k])
 
     def _cost(self, trained_s: float, total_s: float) -> Row:
-        """Seconds, parameters, and the highest memory use so far (of the process on a CPU) in MiB."""
+        """Each replica's share of the seconds, its parameters, and the highest memory use so far in MiB (on a CPU of
+        the process)."""
         unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         if self.device.startswith("cuda"):
             peak = torch.cuda.max_memory_allocated(self.device)
-        epochs = self.settings.epochs if self.method.iterative else 0
+        epochs, k = (self.settings.epochs if self.methods[0].iterative else 0), len(self.methods)
         return {
-            "train_s": trained_s,
-            "wall_s": total_s,
-            "step_ms": 1000 * trained_s / max(self.steps * epochs, 1),
-            "parameters": float(sum(p.numel() for p in self.method.parameters())),
+            "train_s": trained_s / k,
+            "wall_s": total_s / k,
+            "step_ms": 1000 * trained_s / k / max(self.steps * epochs, 1),
+            "parameters": float(sum(p.numel() for p in self.methods[0].parameters())),
             "peak_mib": peak / 2**20,
+            "stack": float(k),
         }

@@ -100,6 +100,8 @@ class Method(nn.Module, ABC):
         self.task = task
         self.config = config
         self.stage = self.stages()[0].name
+        self.hyper_names: tuple[str, ...] = ()
+        """Hyper-parameters that are buffers."""
 
     # ---- what a method must answer ------------------------------------------------------------------------
 
@@ -166,5 +168,6 @@ class Method(nn.Module, ABC):
 
     def hyper_buffers(self, *names: str) -> None:
         """Register the named Config values as scalar buffers, so that replicas of a stack may differ in them."""
+        self.hyper_names += names
         for name in names:
             self.register_buffer(name, torch.tensor(float(getattr(self.config, name))), persistent=False)

@@ -6,6 +6,7 @@ they vmap, and a replica's numbers do not depend on its neighbours. Shapes: B sa
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -41,7 +42,15 @@ def _key(word: Tensor) -> Tensor:
 
 def row_keys(seed: int, step: int, size: int, device: torch.device | str = "cpu") -> Tensor:
     """Keys of the samples of one batch, (B,) int64 below 2^32; another seed, step or row gives another key."""
-    low, high = _signed(seed), _signed(seed >> 32)
+    return replica_keys([seed], step, size, device)[0]
+
+
+def replica_keys(seeds: Sequence[int], step: int, size: int, device: torch.device | str = "cpu") -> Tensor:
+    """The keys of K replicas, each those of its own seed, (K, B) int64 below 2^32."""
+    low, high = (
+        torch.tensor([[_signed(seed >> shift)] for seed in seeds], dtype=torch.int32, device=device)
+        for shift in (0, 32)
+    )
     row = torch.arange(size, device=device, dtype=torch.int32)
     return _key(_mix(_mix(_mix(row + low) + _signed(step)) + high))
 

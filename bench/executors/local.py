@@ -40,10 +40,10 @@ def slot_devices(devices: str | Sequence[str], slots: str | int) -> list[str]:
 
 
 class LocalExecutor:
-    """Slots that take one training each and put what happens into `inbox`.
+    """Slots that take one stack of trainings each and put what happens into `inbox`.
 
-    Events: `{"slot", "training", "epoch", "row"}` while it runs, and `{"slot", "training", "outcome"}` or
-    `{"slot", "training", "died"}` at its end. Every slot is a pool of its own, so that nothing is shared that a
+    Events: `{"slot", "training", "epoch", "row"}` while it runs, and `{"slot", "outcomes"}` or `{"slot", "died"}` at
+    its end. Every slot is a pool of its own, so that nothing is shared that a
     killed process could leave locked.
     """
 
@@ -63,21 +63,20 @@ class LocalExecutor:
             initargs=(slot, self.devices[slot], self._writer),
         )
 
-    def submit(self, slot: int, training: Training, record: dict[str, Any]) -> None:
-        """Train on a free slot."""
-        future = self._pools[slot].schedule(
-            worker.work, args=(training, record, self.spool_folder), timeout=self.timeout_s
-        )
-        future.add_done_callback(self._on_done(slot, training.id))
+    def submit(self, slot: int, trainings: list[Training], records: list[dict[str, Any]]) -> None:
+        """Train a stack on a free slot; its time-out is that of its trainings one after the other."""
+        timeout = None if self.timeout_s is None else self.timeout_s * len(trainings)
+        future = self._pools[slot].schedule(worker.work, args=(trainings, records, self.spool_folder), timeout=timeout)
+        future.add_done_callback(self._on_done(slot))
 
-    def _on_done(self, slot: int, training_id: str) -> Callable[["Future[Outcome]"], None]:
-        def tell(future: "Future[Outcome]") -> None:
+    def _on_done(self, slot: int) -> Callable[["Future[list[Outcome]]"], None]:
+        def tell(future: "Future[list[Outcome]]") -> None:
             if future.cancelled():
                 return
             error = future.exception()
-            event: Event = {"slot": slot, "training": training_id}
+            event: Event = {"slot": slot}
             if error is None:
-                event["outcome"] = future.result()
+                event["outcomes"] = future.result()
             else:
                 event["died"] = self._why(error)
             self.inbox.put(event)

@@ -21,7 +21,7 @@ import torch._dynamo  # optimisers import it when they are first made, 1.5 s tha
 from bench.arrays import write_arrays
 from bench.plan import Training
 from bench.spool import Outcome, Spool
-from bench.trainer import Trainer, TrainingFailed
+from bench.trainer import Result, Trainer, TrainingFailed
 from datasets.base import Data
 from datasets.catalog import DATASETS
 from datasets.errors import UserError
@@ -52,46 +52,70 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def work(training: Training, record: dict[str, Any], spool_folder: Path) -> Outcome:
-    """Train, and put the outcome into the spool; a failure is an outcome too.
+def work(trainings: list[Training], records: list[dict[str, Any]], spool_folder: Path) -> list[Outcome]:
+    """Train a stack, and put each outcome into the spool; a failure is an outcome too.
 
     Returns:
-        The outcome, with `spooled` False when the spool could not be written (a full disk).
+        The outcomes, with `spooled` False when the spool could not be written (a full disk).
+
+    Raises:
+        Exception: of a stack of several: parts of it may do better.
     """
     started = int(time.time() * 1000)
-    outcome: Outcome = {"record": record, "started_ms": started}
+    spool = Spool(spool_folder)
     try:
-        outcome |= _train(training, Spool(spool_folder))
+        told = _train(trainings, spool)
     except Exception as error:
-        outcome |= {"status": "failed", "reason": reason_of(error)}
-        if not isinstance(error, UserError):
-            outcome["traceback"] = traceback.format_exc()
-    outcome["ended_ms"] = int(time.time() * 1000)
-    outcome["spooled"] = True
-    try:
-        Spool(spool_folder).put(outcome)
-    except OSError:
-        outcome["spooled"] = False
+        if len(trainings) > 1:
+            raise
+        told = [_failed(error)]
+    outcomes = []
+    for record, outcome in zip(records, told, strict=True):
+        whole: Outcome = {"record": record, "started_ms": started, **outcome, "ended_ms": int(time.time() * 1000)}
+        whole["spooled"] = True
+        try:
+            spool.put(whole)
+        except OSError:
+            whole["spooled"] = False
+        outcomes.append(whole)
+    return outcomes
+
+
+def _failed(error: Exception) -> Outcome:
+    outcome: Outcome = {"status": "failed", "reason": reason_of(error)}
+    if not isinstance(error, UserError):
+        outcome["traceback"] = "".join(traceback.format_exception(error))
     return outcome
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
 
 
 def reason_of(error: BaseException) -> str:
     """Why a training failed, in one line."""
     if isinstance(error, TrainingFailed | UserError):
         return str(error)
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    if is_out_of_memory(error):
         return f"out of memory on {_device}: a smaller train.batch_size or fewer slots may help"
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
-def _train(training: Training, spool: Spool) -> Outcome:
-    def on_epoch(epoch: int, row: dict[str, float]) -> None:
+def _train(trainings: list[Training], spool: Spool) -> list[Outcome]:
+    def on_epoch(training: Training, epoch: int, row: dict[str, float]) -> None:
         tell({"training": training.id, "epoch": epoch, "row": row})
 
-    trainer = Trainer(training, _load(training), _device)
-    tell({"training": training.id, "epoch": 0, "row": {}})
-    result = trainer.run(on_epoch)
+    trainer = Trainer(trainings, _load(trainings[0]), _device)
+    for training in trainings:
+        tell({"training": training.id, "epoch": 0, "row": {}})
+    results = trainer.run(on_epoch)
+    return [_outcome(training, result, spool) for training, result in zip(trainings, results, strict=True)]
+
+
+def _outcome(training: Training, result: Result | TrainingFailed, spool: Spool) -> Outcome:
+    if isinstance(result, TrainingFailed):
+        return _failed(result)
     saved: list[str] = []
     if training.save.what:
         with contextlib.suppress(OSError):  # a full disk costs the arrays, not the result; they are made another time

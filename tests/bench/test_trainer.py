@@ -12,7 +12,16 @@ from torch import Tensor
 
 from bench.grid_file import parse_grid
 from bench.plan import Training, make_plan
-from bench.trainer import Trainer, TrainingFailed, selection_subsets, stage_epochs, subset_masks
+from bench.trainer import (
+    Result,
+    Trainer,
+    TrainingFailed,
+    draw_batches,
+    selection_subsets,
+    stage_epochs,
+    subset_masks,
+    train,
+)
 from datasets.base import Data
 from datasets.batch import Batch
 from datasets.catalog import DATASETS
@@ -57,14 +66,19 @@ def data_of(asked: Training) -> Data:
 
 def trainer(**options: Any) -> Trainer:
     asked = training(**options)
-    return Trainer(asked, data_of(asked))
+    return Trainer([asked], data_of(asked))
+
+
+def run(**options: Any) -> Result:
+    asked = training(**options)
+    return train(asked, data_of(asked))
 
 
 SPY = "tests.bench.test_trainer:Spy"
 
 
 def test_hidden_labels_are_zero_before_a_method_sees_them() -> None:
-    trainer(method=SPY).run()
+    run(method=SPY)
     assert SPIED
     for batch in SPIED:
         assert (batch.target[~batch.labelled] == 0).all()
@@ -74,14 +88,14 @@ def test_hidden_labels_are_zero_before_a_method_sees_them() -> None:
 def test_every_method_sees_the_same_labels_in_the_same_order() -> None:
     seen = []
     for method in (SPY, "tests.bench.test_trainer:SupervisedSpy"):
-        trainer(method=method).run()
+        run(method=method)
         seen.append([(batch.labelled.clone(), batch.inputs["upper"].clone()) for batch in SPIED])
         SPIED.clear()
     assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(*seen, strict=True))
 
 
 def test_label_masks_are_nested_over_ratios() -> None:
-    few, many = (trainer(ratio=ratio).labelled for ratio in (0.05, 0.5))
+    few, many = (trainer(ratio=ratio).labelled[0] for ratio in (0.05, 0.5))
     assert few.sum() < many.sum()
     assert (many | ~few).all()
 
@@ -89,80 +103,80 @@ def test_label_masks_are_nested_over_ratios() -> None:
 @pytest.mark.parametrize("sampler", ["shuffle", "stratified", "labelled_only"])
 def test_label_samplers(sampler: str) -> None:
     made = trainer(label_sampler=sampler, ratio=0.02, batch_size=32)
-    batches = list(made._batches(np.random.default_rng(0)))
-    assert len(batches) == len(made.parts["train"]) // 32
-    assert all(len(index) == 32 for index in batches)
-    labels = torch.stack([made.labelled[index] for index in batches])
+    batches = draw_batches(made.replicas[0], made.steps, made.batch_size)
+    labelled = made.replicas[0].labelled
+    assert batches.shape == (len(made.parts["train"]) // 32, 32)
     if sampler == "shuffle":
-        assert len(torch.cat(batches).unique()) == 32 * len(batches)
+        assert len(np.unique(batches)) == batches.size
     elif sampler == "stratified":
-        assert labels.any(dim=1).all()
-        assert len(torch.cat(batches).unique()) >= 31 * len(batches)
+        assert labelled[batches].any(axis=1).all()
+        assert len(np.unique(batches)) >= 31 * len(batches)
     else:
-        assert labels.all()
-        counts = torch.bincount(torch.cat(batches), minlength=len(made.labelled))[made.labelled]
+        assert labelled[batches].all()
+        counts = np.bincount(batches.ravel(), minlength=len(labelled))[labelled]
         assert counts.max() - counts.min() <= 1
 
 
 def test_a_batch_without_labels_moves_nothing_in_a_supervised_method() -> None:
     """With momentum, a step with a zero gradient would still move the weights."""
-    made = trainer(method="tests.bench.test_trainer:SupervisedSpy", ratio=0.01, batch_size=8, epochs=1)
-    optimiser = torch.optim.Adam(made.method.parameters(), lr=0.1, fused=True)
+    made = trainer(method="tests.bench.test_trainer:SupervisedSpy", ratio=0.01, batch_size=8, epochs=1, lr=0.1)
     states = []
-    real = made.method.loss
+    method = made.methods[0]
+    real = method.loss
 
     def loss(batch: Batch) -> dict[str, Tensor]:
-        states.append((bool(batch.labelled.any()), made.method.layer.weight.detach().clone()))
+        states.append((bool(batch.labelled.any()), method.layer.weight.detach().clone()))
         return real(batch)
 
-    made.method.loss = loss  # type: ignore[method-assign]
-    made._train_epoch(0, (0.0, 1.0), optimiser, np.random.default_rng(0))
+    method.loss = loss  # type: ignore[method-assign]
+    made._enter(Stage("train"))
+    made._train_epoch(0, (0.0, 1.0))
     for (had_labels, before), (_, after) in pairwise(states):
         assert torch.equal(before, after) != had_labels
 
 
 def test_subsets_evaluated_together_equal_each_alone() -> None:
     made = trainer(method="robult", dataset="synthetic")
-    part, subsets = made.parts["valid"], made.training.conditions
+    part, subsets = made.parts["valid"], made.replicas[0].training.conditions
     masks = subset_masks(made.spec, subsets, "cpu")
-    together = made.outputs(part, masks)
+    (together,) = made.outputs(part, masks)
     assert together.shape == (7, len(part), made.task.width)
     for row, subset in enumerate(subsets):
         inputs = {name: x if name in subset.split("+") else torch.zeros_like(x) for name, x in part.inputs.items()}
         available = masks[row].expand(len(part), -1)
         batch = part.batch(torch.arange(len(part)))._replace(inputs=inputs, available=available)
         with torch.no_grad():
-            alone = made.method.eval().predict(batch).numpy()
+            alone = made.methods[0].eval().predict(batch).numpy()
         np.testing.assert_allclose(together[row], alone, atol=1e-5)
 
 
 def test_results_repeat_and_do_not_depend_on_global_random_state() -> None:
-    first = trainer(method="robult").run()
+    first = run(method="robult")
     torch.manual_seed(999)
     np.random.seed(999)  # noqa: NPY002 - disturbed on purpose
-    second = trainer(method="robult").run()
+    second = run(method="robult")
     assert first.cells == second.cells
     keep = [{k: v for k, v in row.items() if k != "time_ms"} for row in first.curves]
     assert keep == [{k: v for k, v in row.items() if k != "time_ms"} for row in second.curves]
 
 
 def test_seeds_differ() -> None:
-    assert trainer(seed=0).run().cells != trainer(seed=1).run().cells
+    assert run(seed=0).cells != run(seed=1).cells
 
 
 def test_the_best_epoch_is_the_one_with_the_best_score_and_its_weights_are_used() -> None:
-    result = trainer(method="gmc", epochs=12, lr=0.05).run()
+    result = run(method="gmc", epochs=12, lr=0.05)
     scores = [row["valid/score"] for row in result.curves]
     assert result.best_epoch == int(np.argmax(scores)) + 1
-    short = trainer(method="gmc", epochs=result.best_epoch, lr=0.05).run()
+    short = run(method="gmc", epochs=result.best_epoch, lr=0.05)
     for subset, cell in result.cells.items():
         assert cell["best"] == pytest.approx(short.cells[subset]["last"])
 
 
 def test_the_score_is_better_when_higher_even_for_errors() -> None:
     made = trainer(method="constant", dataset="{synthetic: {task: regression}}")
-    made.method.finish(made.parts["train"].batch(torch.arange(100)))
-    row = made._validate()
+    made.methods[0].finish(made.parts["train"].batch(torch.arange(100)))
+    (row,) = made._validate()
     assert row["valid/score"] == pytest.approx(-row["valid/mae"])
     assert np.isnan(row["valid/corr"])
 
@@ -173,11 +187,11 @@ def test_selection_is_linear_in_the_number_of_modalities() -> None:
 
 def test_a_loss_that_is_not_finite_is_named() -> None:
     with pytest.raises(TrainingFailed, match="loss term 'sup' became nan in epoch 1"):
-        trainer(method=f"{ODD}:Diverging").run()
+        run(method=f"{ODD}:Diverging")
 
 
 def test_plateau_lowers_the_rate() -> None:
-    result = trainer(lr=1e-7, epochs=25, schedule="plateau", batch_size=512).run()
+    result = run(lr=1e-7, epochs=25, schedule="plateau", batch_size=512)
     rates = [row["lr"] for row in result.curves]
     assert rates[0] == 1e-7
     assert rates[-1] == pytest.approx(1e-8)
@@ -186,11 +200,11 @@ def test_plateau_lowers_the_rate() -> None:
 
 def test_clipping_bounds_the_step() -> None:
     free, clipped = (trainer(epochs=1, clip_norm=limit) for limit in (None, 1e-6))
-    start = free.method.layer.weight.detach().clone()
+    start = free.methods[0].layer.weight.detach().clone()
     free.run()
     clipped.run()
     # Adam divides by the gradient's size, so only the relative weight of its epsilon shows: steps are much smaller.
-    assert (clipped.method.layer.weight - start).norm() < 0.9 * (free.method.layer.weight - start).norm()
+    assert (clipped.methods[0].layer.weight - start).norm() < 0.9 * (free.methods[0].layer.weight - start).norm()
 
 
 def test_more_than_one_training_batch_size_is_one_step() -> None:
@@ -199,7 +213,7 @@ def test_more_than_one_training_batch_size_is_one_step() -> None:
 
 
 def test_missing_training_modalities_are_hidden_and_the_same_for_all() -> None:
-    trainer(method=SPY, missing_rate=0.5).run()
+    run(method=SPY, missing_rate=0.5)
     shares = torch.cat([batch.available for batch in SPIED]).float().mean(0)
     assert ((shares > 0.5) & (shares < 0.8)).all()
     for batch in SPIED:
@@ -208,17 +222,17 @@ def test_missing_training_modalities_are_hidden_and_the_same_for_all() -> None:
 
 
 def test_few_labels_are_told() -> None:
-    assert trainer(ratio=0.2).warning is None
-    told = trainer(ratio=0.001).run().warning
+    assert trainer(ratio=0.2).replicas[0].warning is None
+    told = run(ratio=0.001).warning
     assert told is not None
     assert "less than one label for 10 of 10 classes" in told
 
 
 def test_gradients_and_pseudo_labels_are_watched() -> None:
-    row = trainer(method="robult").run().curves[-1]
+    row = run(method="robult").curves[-1]
     assert {"gradient/f", "gradient/g0", "diagnose/u_variance", "diagnose/pseudo_label_accuracy"} <= set(row)
     assert 0 <= row["diagnose/pseudo_label_accuracy"] <= 1
-    assert "diagnose/pseudo_label_accuracy" not in trainer(method="gmc").run().curves[-1]
+    assert "diagnose/pseudo_label_accuracy" not in run(method="gmc").curves[-1]
 
 
 # ---- stages ---------------------------------------------------------------------------------------------------------
@@ -241,14 +255,12 @@ class Staged(Unimodal):
 
 
 def test_stages_train_their_own_parameters_one_after_the_other() -> None:
-    made = trainer(method="unimodal", epochs=4)
-    made.method = Staged(made.spec.modalities, made.task, made.method.config)
-    made.learnable = {name for name, _ in made.method.named_parameters()}
+    made = trainer(method="tests.bench.test_trainer:Staged", epochs=4)
     Staged.seen.clear()
-    states = [{name: p.detach().clone() for name, p in made.method.named_parameters()}]
-    result = made.run(
-        lambda epoch, row: states.append({n: p.detach().clone() for n, p in made.method.named_parameters()})
-    )
+    parameters = dict(made.methods[0].named_parameters())
+    states = [{name: p.detach().clone() for name, p in parameters.items()}]
+    (result,) = made.run(lambda *_: states.append({name: p.detach().clone() for name, p in parameters.items()}))
+    assert isinstance(result, Result)
 
     def moved(before: int, after: int) -> set[str]:
         return {name.split(".")[0] for name in states[0] if not torch.equal(states[before][name], states[after][name])}
@@ -283,11 +295,11 @@ def test_more_stages_than_epochs_is_told() -> None:
 def test_corrupted_cells_are_tested_on_the_corrupted_test_split() -> None:
     asked = replace(training(method="unimodal"), conditions=("upper+lower", "upper+lower@mask(upper)=1"))
     data = data_of(asked)
-    cells = Trainer(asked, data).run().cells
+    cells = train(asked, data).cells
     zeroed = replace(
         data.parts["test"], inputs=data.parts["test"].inputs | {"upper": 0 * data.parts["test"].inputs["upper"]}
     )
     alone = replace(asked, conditions=("upper+lower",))
-    expected = Trainer(alone, replace(data, parts=data.parts | {"test": zeroed})).run().cells
+    expected = train(alone, replace(data, parts=data.parts | {"test": zeroed})).cells
     assert cells["upper+lower@mask(upper)=1"] == expected["upper+lower"]
     assert cells["upper+lower"] != expected["upper+lower"]

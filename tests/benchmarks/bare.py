@@ -7,7 +7,7 @@ import torch
 
 from bench.grid_file import load_grid
 from bench.plan import make_plan
-from bench.trainer import Trainer
+from bench.trainer import train
 from datasets.catalog import DATASETS
 
 
@@ -19,7 +19,7 @@ def main(grid: str, part: int, n_parts: int) -> None:
     data = {label: DATASETS.get(choice.name)(choice.config).load() for label, choice in choices.items()}
     started = time.time()
     for training in trainings[part::n_parts]:
-        Trainer(training, data[training.dataset.label]).run()
+        train(training, data[training.dataset.label])
     print(started, time.time())
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.contract import CHECKS, Subject, small_config
 from bench.grid_file import parse_grid
 from bench.plan import make_plan
-from bench.trainer import Trainer
+from bench.trainer import train
 from datasets.base import SPLITS, Data, DataConfig, DataSet, DataSpec, Part
 from datasets.batch import Batch, make_batch
 from datasets.errors import UserError
@@ -386,7 +386,7 @@ def test_it_trains_from_a_grid_and_knows_what_it_read() -> None:
         "modalities: all\ntrain: {epochs: 40, batch_size: 32, lr: 0.003}\n"
     )
     asked = make_plan(parse_grid(text)).trainings[0]
-    result = Trainer(asked, Memes().load()).run()
+    result = train(asked, Memes().load())
     accuracy = {subset: cell["best"]["acc"] for subset, cell in result.cells.items()}
     assert accuracy["text"] >= 0.9
     assert accuracy["text+image"] >= 0.8
