@@ -101,6 +101,11 @@ class RobultConfig(EncoderConfig):
 
     # Reconstruction, Eq. 10
     unique_branches: bool = hyper(True, source="Robult, 2; False is D.4, Table 10: no u_i, hence no reconstruction")
+    monolithic: bool = hyper(
+        False,
+        source="not in the paper: our question, whether the split helps; True: one latent unit(g_0(h_i) + g_i(h_i)) is "
+        "both u_i and z_i, with the same modules and so the same number of parameters",
+    )
     rec: Literal["cos2", "cos", "none"] = hyper(
         "cos2", source="Robult, Eq. 10, read as a square; cos reads the 2 as an index; none: ablation (2) of Table 3"
     )
@@ -146,6 +151,8 @@ class RobultConfig(EncoderConfig):
             raise ValueError(
                 "nothing is left to train on: supervised, labelled_pairs and unlabelled_pairs are all off."
             )
+        if self.monolithic and not self.unique_branches:
+            raise ValueError("monolithic merges the unique branches with the shared one: it needs unique_branches.")
         return self
 
     @property
@@ -357,6 +364,7 @@ class Robult(Method):
         "weight_l2": {"weight": "l2"},
         "no_soft_pu": {"labelled_pairs": False, "unlabelled_pairs": False},
         "plus_gmc": {"intra_view": True, "pu_reduction": "pair_mean"},
+        "monolithic": {"monolithic": True},  # ours, not the paper's
     }
 
     config: RobultConfig
@@ -396,16 +404,18 @@ class Robult(Method):
     # ---- forward: Figure 3 --------------------------------------------------------------------------------
 
     def unique(self, h: Tensor) -> Tensor:
-        """g_i(h_i) before its norm becomes 1, (M, B, d)."""
-        return torch.stack([g(h_i) for g, h_i in zip(self.g, h, strict=True)])
+        """g_i(h_i), plus g_0(h_i) where both are one latent, before its norm becomes 1, (M, B, d)."""
+        own = torch.stack([g(h_i) for g, h_i in zip(self.g, h, strict=True)])
+        return own + self.g0(h) if self.config.monolithic else own
 
     def encode(self, xs: list[Tensor], noise: Tensor | None = None) -> Latents:
         """M inputs (B, ...), noise keys (B,) -> latents."""
         h = torch.stack([f(x) for f, x in zip(self.f, xs, strict=True)])  # (M, B, d)
         h0 = self.f0(xs, noise)
-        shared = unit(self.g0(torch.cat([h0[None], h])))  # (M+1, B, d)
+        shared = self.g0(torch.cat([h0[None], h]))  # (M+1, B, d)
         u = unit(self.unique(h)) if self.config.unique_branches else None
-        return Latents(h, h0, u, shared[1:], shared[0])
+        z = u if u is not None and self.config.monolithic else unit(shared[1:])
+        return Latents(h, h0, u, z, unit(shared[0]))
 
     def outputs(self, latents: Latents) -> Tensor:
         """Outputs of the M+1 branches, the fused one first, (M+1, B, W)."""

@@ -207,10 +207,10 @@ def test_embeddings_are_named_and_of_norm_one() -> None:
 # ---- variants -------------------------------------------------------------------------------------------------------
 
 
-def test_variants_are_those_of_the_published_tables() -> None:
+def test_variants_are_those_of_the_published_tables_and_one_of_ours() -> None:
     assert list(Robult.variants) == [
         "no_sup", "no_rec", "no_lb", "no_ulb", "no_unique_branches", "no_weighting", "no_pseudo_labelling",
-        "weight_l1", "weight_l2", "no_soft_pu", "plus_gmc",
+        "weight_l1", "weight_l2", "no_soft_pu", "plus_gmc", "monolithic",
     ]  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def test_variants_are_those_of_the_published_tables() -> None:
 def test_a_variant_drops_its_term_and_keeps_the_others(variant: str, terms: set[str]) -> None:
     named = robult(**Robult.variants[variant]).loss(batch_of())
     assert set(named) == terms
-    if variant in ("no_lb", "no_ulb", "no_soft_pu"):  # same modules, so the same initial weights and the same other terms
+    if variant in ("no_lb", "no_ulb", "no_soft_pu"):  # same modules, weights and other terms
         for name, value in robult().loss(batch_of()).items():
             assert name not in named or named[name].item() == value.item()
 
@@ -299,3 +299,17 @@ def test_diagnostics_by_hand() -> None:
     assert told["unlabelled_pairs"].item() == pytest.approx(pairs.unlabelled.float().mean().item())
     torch.testing.assert_close(told["labelled_proximity"], (pairs.cosine / 0.3).exp()[pairs.labelled].mean())
     torch.testing.assert_close(unit(latents.u), latents.u)
+
+
+def test_a_monolithic_latent_has_the_same_parameters_and_is_both_u_and_z() -> None:
+    shapes = {"text": (6,), "audio": (4,)}
+    split, whole = (Robult(shapes, MultiClass(n_classes=3), RobultConfig(monolithic=on)) for on in (False, True))
+    counts = [{name: p.numel() for name, p in method.named_parameters()} for method in (split, whole)]
+    assert counts[0] == counts[1]
+    inputs = {name: torch.randn(5, *shape) for name, shape in shapes.items()}
+    latents = whole.encode(list(inputs.values()))
+    assert latents.u is latents.z
+    expected = whole.g0(latents.h) + torch.stack([g(h) for g, h in zip(whole.g, latents.h, strict=True)])
+    torch.testing.assert_close(latents.z, expected / expected.norm(dim=-1, keepdim=True))
+    with pytest.raises(ValueError, match="needs unique_branches"):
+        RobultConfig(monolithic=True, unique_branches=False)
