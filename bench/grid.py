@@ -84,6 +84,9 @@ class Executor(BaseModel):
         default="auto", description="trainings that a slot trains as one: auto is what pays on its device; 1: none"
     )
     timeout_s: float | None = Field(default=None, gt=0, description="seconds after which a training is given up")
+    silence_s: float = Field(
+        default=1800.0, ge=10, description="seconds without a step after which a worker counts as hung and is killed"
+    )
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,8 @@ class Runner:
         self._queue: deque[Training] = deque()
         self._elsewhere: deque[Training] = deque()
         self._busy: dict[int, list[Training]] = {}
+        self._heard: dict[int, float] = {}
+        """When a slot last gave a sign of life."""
         self._parts: deque[list[Training]] = deque()
         """Halves of stacks that did not end well: they are tried as they are."""
         self._kinds: dict[str, int | None] = {}
@@ -226,8 +228,10 @@ class Runner:
                 for record in records:
                     self.writer.begin(record)
                 self.display.began(slot, stack)
+                self._heard[slot] = time.monotonic()
             for event in _events(executor.inbox, 0.2):
                 self._handle(event, executor, free)
+            self._kill_silent(executor, free)
             self._settle()
             self.display.tick(self.writer.waiting)
             if self.writer.problem is not None or (self.fail_fast and self.summary.failed):
@@ -300,6 +304,9 @@ class Runner:
 
     def _handle(self, event: Event, executor: LocalExecutor, free: deque[int]) -> None:
         slot = event["slot"]
+        self._heard[slot] = time.monotonic()
+        if "alive" in event or slot not in self._busy:
+            return  # a slot that is not busy was given up as silent
         if "row" in event:
             training = self.trainings[event["training"]]
             if training in self._busy.get(slot, []):
@@ -313,6 +320,15 @@ class Runner:
             return
         for training, outcome in zip(stack, event["outcomes"], strict=True):
             self._take(slot, training, outcome)
+
+    def _kill_silent(self, executor: LocalExecutor, free: deque[int]) -> None:
+        """Give up the workers that hang: those that made no step for too long."""
+        patience = self.plan.grid.executor.silence_s
+        for slot in [slot for slot in self._busy if time.monotonic() - self._heard[slot] > patience]:
+            stack = self._busy.pop(slot)
+            free.append(slot)
+            executor.renew(slot)
+            self._after_death(slot, stack, f"its worker hung: no step for executor.silence_s = {patience:g} s")
 
     def _after_death(self, slot: int, stack: list[Training], reason: str) -> None:
         """Take what was safe on disk; of the rest a stack is tried again in halves, a single training has failed."""

@@ -206,6 +206,7 @@ def draw_batches(replica: Replica, steps: int, size: int) -> NDArray[np.int64]:
 
 
 OnEpoch = Callable[[Training, int, Row], None]
+OnStep = Callable[[], None]
 
 
 def train(training: Training, data: Data, device: str = "cpu") -> Result:
@@ -223,8 +224,19 @@ def train(training: Training, data: Data, device: str = "cpu") -> Result:
 class Trainer:
     """Trainings of one method, data set and train settings, from initial weights to test metrics, all at once."""
 
-    def __init__(self, trainings: Sequence[Training], data: Data, device: str = "cpu") -> None:
+    def __init__(
+        self, trainings: Sequence[Training], data: Data, device: str = "cpu", on_step: OnStep = lambda: None
+    ) -> None:
+        """Build the replicas.
+
+        Args:
+            trainings: K that may share a stack (`bench.stacks`), or one.
+            data: what they are trained on.
+            device: of all tensors.
+            on_step: called after every step of training or evaluation, as a sign of life.
+        """
         self.spec, self.task, self.data, self.device = data.spec, data.spec.task, data, device
+        self.on_step = on_step
         self.settings = trainings[0].settings
         self.parts = {name: resident(data.parts[name], device) for name in ("train", "valid")}
         self.replicas = [make_replica(training, data.spec, data.parts["train"], device) for training in trainings]
@@ -342,6 +354,7 @@ class Trainer:
                 pairs.append(self._pairs(batch, index[:, step]))
             for name, term in self.models.step(batch, moves[:, step]).items():
                 sums[name] = sums[name] + term if name in sums else term
+            self.on_step()
         if pairs and pairs[0]:
             self._keep_pairs(pairs, epoch + 1)
         means = {name: (total / self.steps).tolist() for name, total in sums.items()}
@@ -425,6 +438,7 @@ class Trainer:
             row = torch.arange(start, min(start + at_once, rows), device=self.device)
             batch = part.batch(row % n, available=masks[row // n], labelled=torch.zeros_like(row, dtype=torch.bool))
             chunks.append(self.models.shared("predict", batch))
+            self.on_step()
         together = torch.cat(chunks, dim=1)
         return together.reshape(len(self.methods), len(masks), n, -1).cpu().numpy()
 

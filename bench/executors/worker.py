@@ -29,6 +29,10 @@ from datasets.errors import UserError
 _PIPE_ATOMIC = 4000
 """A pipe write up to 4096 bytes is never mixed with another process's, nor cut by its death."""
 
+SIGN_EVERY_S = 1.0
+"""How often a worker says that it is alive, far more often than anybody waits for it."""
+
+_told_s = 0.0
 _slot = 0
 _device = "cpu"
 _progress: Connection | None = None
@@ -106,7 +110,7 @@ def _train(trainings: list[Training], spool: Spool) -> list[Outcome]:
     def on_epoch(training: Training, epoch: int, row: dict[str, float]) -> None:
         tell({"training": training.id, "epoch": epoch, "row": row})
 
-    trainer = Trainer(trainings, _load(trainings[0]), _device)
+    trainer = Trainer(trainings, _load(trainings[0]), _device, sign_of_life)
     for training in trainings:
         tell({"training": training.id, "epoch": 0, "row": {}})
     results = trainer.run(on_epoch)
@@ -139,6 +143,14 @@ def _load(training: Training) -> Data:
         _data.clear()
         _data[key] = DATASETS.get(training.dataset.name)(training.dataset.config).load()
     return _data[key]
+
+
+def sign_of_life() -> None:
+    """Tell, every second or so, that steps are being made."""
+    global _told_s
+    if time.monotonic() - _told_s > SIGN_EVERY_S:
+        _told_s = time.monotonic()
+        tell({"alive": True})
 
 
 def tell(event: dict[str, Any]) -> None:

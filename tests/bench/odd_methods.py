@@ -64,3 +64,11 @@ class Dying(Linear):
         if not Path("survive").exists():
             os.kill(os.getpid(), signal.SIGKILL)
         return super().loss(batch)
+
+
+class Hanging(Linear):
+    """Waits for what never comes."""
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        time.sleep(3600)
+        return super().loss(batch)
