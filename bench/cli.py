@@ -118,6 +118,25 @@ def report(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="The experiment to compare with.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The experiment that is compared.")],
+    checkpoint: Annotated[Checkpoint | None, typer.Option(help="Which epoch's test metrics; default: last.")] = None,
+    tracking_uri: UriOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Say whether two experiments differ, where, by how much, and what they were made with.
+
+    Cells are compared with the same cells: same data set, method, label ratio, condition and seed.
+
+    Example: bench compare quickstart quickstart-again
+    """
+    from bench.commands import compare_stored
+
+    return compare_stored(a, b, checkpoint.value if checkpoint else None, tracking_uri, as_json=as_json)
+
+
+@app.command()
 def ui(
     tracking_uri: UriOption = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.tracking import Store, TrackingError, check_store, resolve_uri, safe_name, sqlite_path
-from datasets.errors import DataError, UserError
+from datasets.errors import DataError, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from bench.grid import Grid
@@ -269,6 +269,37 @@ def _open(experiment: str, tracking_uri: str | None) -> Store:
     if file is not None and not file.exists():
         raise TrackingError(f"there is no tracking store at {file}; run a grid first: bench run {experiment}")
     return Store(uri, experiment, create=False)
+
+
+# ---- bench compare ----------------------------------------------------------------------------------------
+
+
+def compare_stored(a: str, b: str, checkpoint: str | None, tracking_uri: str | None, *, as_json: bool) -> int:
+    """`bench compare`: two experiments of one store, on one screen; exit code 0 whether they differ or not."""
+    from analysis.comparison import Experiment, compare_experiments
+
+    if a == b:
+        raise UserError(f"'{a}' was given twice: name two experiments.")
+    uri = resolve_uri(tracking_uri)
+    check_store(uri)
+    file = sqlite_path(uri)
+    if file is not None and not file.exists():
+        raise UserError(f"there is no tracking store at {file}: name one with --tracking-uri.")
+    known = Store.experiments(uri)
+    for name in (a, b):
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise UserError(f"no experiment '{name}' in {uri}.{hint} There are: {', '.join(known) or 'none'}.")
+    stores = [Store(uri, name, create=False) for name in (a, b)]
+    sides = [Experiment(store.name, store.results(), store.settings(), store.versions()) for store in stores]
+    found = compare_experiments(*sides, checkpoint=checkpoint)
+    if as_json:
+        print(found.to_json())
+        return 0
+    from bench.show import print_comparison
+
+    print_comparison(found)
+    return 0
 
 
 # ---- bench ui ---------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from bench.progress import seconds
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analysis.comparison import Comparison
+
 
 def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -90,6 +92,91 @@ def _took(cost: Estimate) -> str:
         f"About {seconds(cost.seconds)} on {slots}, {cost.memory_mib / 1024:.1f} GiB of memory, "
         f"{max(cost.disk_mib, 1):.0f} MiB in the tracking store (timed on random data of the same shapes)."
     )
+
+
+MAX_GROUPS = 16
+"""Rows of a comparison that fit on a screen with the rest of it."""
+
+
+def print_comparison(found: "Comparison") -> None:
+    """`bench compare`: what is the same, what is not and by how much, and what the two were made with."""
+    from analysis.results import CHECKPOINTS, some
+
+    console = _console()
+    console.print(Text(found.headline, style="bold"))
+    console.print(Text(f"A is {found.a}, B is {found.b}; test results of the {CHECKPOINTS[found.checkpoint]}."))
+    for name, own in found.only.groupby("experiment", sort=False):
+        why = [f"{row.why} ({row.n_cells})" for row in own.itertuples()]
+        n = int(own["n_cells"].sum())
+        console.print(Text(f"Only in {name}: {n} cell{'s' * (n != 1)}: {some(why)}."))
+    unequal = found.groups[found.groups["n_identical"] < found.groups["n_cells"]]
+    if len(unequal):
+        console.print(_groups_table(unequal.head(MAX_GROUPS)))
+    rest, same = len(unequal) - MAX_GROUPS, len(found.groups) - len(unequal)
+    told = [f"{rest} more that differ (--json has them)"] if rest > 0 else []
+    told += [f"{same} with identical values"] if same else []
+    if told and len(unequal):
+        console.print(Text(f"Of {len(found.groups)} pairs of data set and method: {', '.join(told)}."))
+    if len(found.largest):
+        console.print(Text("\nLargest differences (sd: standard deviations of the data set's results)", style="bold"))
+        console.print(_largest_table(found.largest))
+    versions = found.versions.rename(columns={"name": "key"}).assign(where="versions")
+    rows = [*found.settings.to_dict("records"), *versions.to_dict("records")]
+    if rows:
+        console.print(Text("\nMade with", style="bold"))
+        console.print(_made_with_table(rows))
+    elif not found.same:
+        console.print(Text("\nNo setting and no version that is recorded differs."))
+    for note in found.notes:
+        console.print(Text(f"Note: {note}"))
+
+
+def _groups_table(groups: "pd.DataFrame") -> Table:
+    numbers = ("cells", "identical", "A", "B", "B - A", "95% interval")
+    table = _table("data set", "method", "metric", *numbers, "B is", "test", right=numbers)
+    for row in groups.to_dict("records"):
+        low, high = row["low"], row["high"]
+        interval = f"{low:+.4f} to {high:+.4f}" if low == low else "-"
+        metric = f"{row['metric']} {'↑' if row['higher_is_better'] else '↓'}"
+        cells = (str(row["n_cells"]), str(row["n_identical"]), *map(_number, (row["a"], row["b"])))
+        words = (_signed(row["difference"]), interval, row["verdict"], row["test"])
+        table.add_row(*map(Text, (row["dataset"], row["method"], metric, *cells, *words)))
+    return table
+
+
+def _largest_table(largest: "pd.DataFrame") -> Table:
+    from analysis.results import tested
+    from analysis.tables import percent
+
+    numbers = ("seeds", "A", "B", "B - A", "sd")
+    table = _table("data set", "method", "labels", "tested on", "metric", *numbers, "B is", right=numbers)
+    for row in largest.to_dict("records"):
+        where = tested(row["modalities"], row["corruption"])
+        names = (row["dataset"], row["method"], percent(row["label_ratio"]), where, row["metric"], str(row["n_seeds"]))
+        values = (_number(row["a"]), _number(row["b"]), _signed(row["difference"]), f"{row['spreads']:.2f}")
+        table.add_row(*map(Text, (*names, *values, row["verdict"])))
+    return table
+
+
+MAX_MADE_WITH = 12
+
+
+def _made_with_table(rows: list[dict[Any, Any]]) -> Table:
+    table = _table("setting", "A", "B", "where")
+    for row in rows[:MAX_MADE_WITH]:
+        texts = (str(row[name]) for name in ("key", "a", "b", "where"))
+        table.add_row(*(Text(text if len(text) <= 60 else f"{text[:57]}...") for text in texts))
+    if len(rows) > MAX_MADE_WITH:
+        table.add_row(Text(f"and {len(rows) - MAX_MADE_WITH} more (--json has them)"))
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if value == value else "-"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}" if value == value else "-"
 
 
 def print_tables(frame: "pd.DataFrame", checkpoint: str) -> None:

@@ -11,7 +11,9 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -33,6 +35,11 @@ _BATCH = 1000
 """The most metrics MLflow takes in one `log_batch`."""
 ARRAYS = "arrays.npz"
 """Artifact of a training run that holds what `bench.arrays` describes."""
+_HISTORIES = 500
+"""Runs of which one metric is read at once."""
+_MOST_POINTS = 10_000_000
+_READERS = 8
+"""Threads that read curves from a server."""
 _TAG_LENGTH = 4000
 """The longest tag that is worth reading with every run; MLflow takes 8000 characters."""
 
@@ -204,6 +211,7 @@ def _client(uri: str) -> "MlflowClient":
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
         "GIT_PYTHON_REFRESH": "quiet",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     }.items():
         os.environ.setdefault(key, value)
@@ -557,6 +565,86 @@ class Store:
             ]
         return pd.DataFrame(rows)
 
+    def settings(self) -> "pd.DataFrame":
+        """What the finished trainings were made with, one row a setting: `dataset`, `method`, `key`, `value`.
+
+        Keys are those of the parameters (`method.tau`, `train.epochs`), `data` for the fingerprint and `protocol`.
+        """
+        import pandas as pd
+
+        rows = []
+        with _plain_errors(self.uri):
+            for run in self._search("tags.stage = 'training' AND attributes.status = 'FINISHED'"):
+                tags = run.data.tags
+                told = list(run.data.params.items())
+                told += [("protocol", tags["protocol"])] if "protocol" in tags else []
+                told += [("data", given.dataset.digest) for given in (run.inputs.dataset_inputs if run.inputs else [])]
+                rows += [(tags["dataset"], tags["method"], key, value) for key, value in told]
+        return pd.DataFrame(rows, columns=["dataset", "method", "key", "value"]).drop_duplicates(ignore_index=True)
+
+    def versions(self) -> dict[str, str]:
+        """What the newest grid run ran on: `python`, `platform`, `devices`, `commit`, packages; empty if unknown."""
+        grid = self.latest_grid()
+        if grid is None:
+            return {}
+        commit = grid.data.tags.get("mlflow.source.git.commit")
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                file = Path(self._client.download_artifacts(grid.info.run_id, "environment.json", folder))
+                told = json.loads(file.read_text(encoding="utf-8"))
+                devices = ", ".join(sorted(set(told["torch_devices"])))
+                versions = {"python": told["python"], "platform": told["platform"], "devices": devices}
+                versions |= told["packages"]
+            except Exception:  # MLflow raises whatever its artifact store does; an artifact is never essential
+                versions = {}
+        return versions | ({"commit": commit[:12]} if commit else {})
+
+    def curves(self, keys: Sequence[str] = ("valid/score", "train/*", "diagnose/*")) -> "pd.DataFrame":
+        """Curves of the finished trainings, one row a value: tags, `key`, `epoch` (from 1), `value`.
+
+        Of an epoch that was written twice the later value counts. A database is asked for many runs at once, a server
+        for one run and key at a time, by several threads.
+
+        Args:
+            keys: names of metrics; `*` stands for anything. Ask for few: this reads every epoch of every training.
+        """
+        import pandas as pd
+
+        with _plain_errors(self.uri):
+            runs = list(self._search("tags.stage = 'training' AND attributes.status = 'FINISHED'"))
+            having: dict[str, list[str]] = {}
+            for run in runs:
+                for key in run.data.metrics:
+                    if any(fnmatchcase(key, pattern) for pattern in keys):
+                        having.setdefault(key, []).append(run.info.run_id)
+            found = pd.DataFrame(self._histories(having), columns=["run_id", "key", "epoch", "time", "value"])
+        found = found.sort_values(["run_id", "key", "epoch", "time"], kind="stable")
+        found = found[found["epoch"] > 0].drop_duplicates(["run_id", "key", "epoch"], keep="last")
+        tags = pd.DataFrame([(run.info.run_id, *_curve_tags(run)) for run in runs], columns=["run_id", *CURVE_TAGS])
+        tags = tags.drop_duplicates("training_id")
+        return tags.merge(found.drop(columns="time"), on="run_id", how="inner")
+
+    def _histories(self, having: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, int, int, float]]:
+        """Every value of the named metrics: run, key, step, time, value.
+
+        Args:
+            having: metric -> runs that have it.
+        """
+        store: Any = getattr(getattr(self._client, "_tracking_client", None), "store", None)
+        if hasattr(store, "get_metric_history_bulk"):  # MLflow's stores that are databases
+            for key, run_ids in having.items():
+                for start in range(0, len(run_ids), _HISTORIES):
+                    part = run_ids[start : start + _HISTORIES]
+                    for point in store.get_metric_history_bulk(part, key, max_results=_MOST_POINTS):
+                        yield point.run_id, key, point.step, point.timestamp, point.value
+            return
+        asked = [(run_id, key) for key, run_ids in having.items() for run_id in run_ids]
+        with ThreadPoolExecutor(_READERS) as pool:
+            histories = pool.map(lambda each: self._client.get_metric_history(*each), asked)
+            for (run_id, key), history in zip(asked, histories, strict=True):
+                for metric in history:
+                    yield run_id, key, metric.step, metric.timestamp, metric.value
+
     def results(self) -> "pd.DataFrame":
         """Every finished cell of the experiment as the frame `analysis.results` describes."""
         import pandas as pd
@@ -566,6 +654,15 @@ class Store:
             cells = self._search("tags.stage = 'cell' AND attributes.status = 'FINISHED'")
             rows = [row for run in cells for row in _result_rows(run, trainings)]
         return pd.DataFrame(rows, columns=RESULT_COLUMNS)
+
+
+CURVE_TAGS = ["dataset", "label_ratio", "method", "seed", "training_id"]
+
+
+def _curve_tags(run: "Run") -> tuple[Any, ...]:
+    """A training's `CURVE_TAGS`."""
+    tags = run.data.tags
+    return tags["dataset"], float(tags["label_ratio"]), tags["method"], int(tags["seed"]), tags["training_id"]
 
 
 RESULT_COLUMNS = [
