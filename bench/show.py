@@ -31,15 +31,18 @@ def _console() -> Console:
 
 def print_data(rows: list[dict[str, Any]]) -> None:
     """`bench data ls`."""
-    table = _table("data set", "state", "task", "modalities", "train/valid/test")
+    ready = _table("ready", "task", "modalities", "train/valid/test")
+    others = _table("not ready", "what makes it ready")
     for row in rows:
-        cells = (row["name"], row["state"], row.get("task", ""), row.get("modalities", ""), row.get("sizes", ""))
-        table.add_row(*map(Text, cells))
+        if row["state"] == "ready":
+            ready.add_row(*(Text(row[key]) for key in ("name", "task", "modalities", "sizes")))
+        else:
+            others.add_row(Text(row["name"]), Text(row["why"].rpartition("Prepare it with: ")[2]))
     console = _console()
-    console.print(table)
-    for row in rows:
-        if row["state"] != "ready":
-            console.print(Text(f"\n{row['name']}: {row['why']}"))
+    console.print(ready)
+    if others.row_count:
+        console.print()
+        console.print(others)
 
 
 def print_plan(plan: Plan, summary: PlanSummary, cost: Estimate) -> None:

@@ -136,8 +136,10 @@ def test_doctor_names_what_is_wrong(call: Call, tmp_path: Path) -> None:
 def test_data_listing_says_what_is_ready(call: Call) -> None:
     _, out, _ = call("data", "ls")
     lines = out.splitlines()
-    assert any(line.startswith("digits") and " ready " in line for line in lines)
-    assert any(line.startswith("handwritten") and "not ready" in line for line in lines)
+    assert any(line.startswith("digits") and line.rstrip().endswith("1077/360/360") for line in lines)
+    assert any(
+        line.startswith("handwritten") and line.endswith("handwritten --from PATH") for line in map(str.rstrip, lines)
+    )
 
 
 def test_an_unexpected_error_is_a_sentence_and_a_file(
