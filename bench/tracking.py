@@ -37,7 +37,6 @@ ARRAYS = "arrays.npz"
 """Artifact of a training run that holds what `bench.arrays` describes."""
 _HISTORIES = 500
 """Runs of which one metric is read at once."""
-_MOST_POINTS = 10_000_000
 _READERS = 8
 """Threads that read curves from a server."""
 _TAG_LENGTH = 4000
@@ -631,12 +630,8 @@ class Store:
             having: metric -> runs that have it.
         """
         store: Any = getattr(getattr(self._client, "_tracking_client", None), "store", None)
-        if hasattr(store, "get_metric_history_bulk"):  # MLflow's stores that are databases
-            for key, run_ids in having.items():
-                for start in range(0, len(run_ids), _HISTORIES):
-                    part = run_ids[start : start + _HISTORIES]
-                    for point in store.get_metric_history_bulk(part, key, max_results=_MOST_POINTS):
-                        yield point.run_id, key, point.step, point.timestamp, point.value
+        if hasattr(store, "ManagedSessionMaker"):  # MLflow's store that is a database
+            yield from _read_histories(store, having)
             return
         asked = [(run_id, key) for key, run_ids in having.items() for run_id in run_ids]
         with ThreadPoolExecutor(_READERS) as pool:
@@ -654,6 +649,23 @@ class Store:
             cells = self._search("tags.stage = 'cell' AND attributes.status = 'FINISHED'")
             rows = [row for run in cells for row in _result_rows(run, trainings)]
         return pd.DataFrame(rows, columns=RESULT_COLUMNS)
+
+
+def _read_histories(store: Any, having: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, int, int, float]]:
+    """As `Store._histories`, from MLflow's own table, which its bulk call would make an object of for each value.
+
+    280,000 values of 1,000 runs took 15 s by that call and 2 s as rows.
+    """
+    from mlflow.store.tracking.dbmodels.models import SqlMetric
+
+    m: Any = SqlMetric
+    with store.ManagedSessionMaker() as session:
+        for key, run_ids in having.items():
+            for start in range(0, len(run_ids), _HISTORIES):
+                part = run_ids[start : start + _HISTORIES]
+                rows = session.query(m.run_uuid, m.step, m.timestamp, m.value, m.is_nan)
+                for run_id, step, stamp, value, undefined in rows.filter(m.key == key, m.run_uuid.in_(part)):
+                    yield run_id, key, step, stamp, float("nan") if undefined else value
 
 
 CURVE_TAGS = ["dataset", "label_ratio", "method", "seed", "training_id"]
