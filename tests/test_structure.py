@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,3 +109,16 @@ def test_another_datasets_package_is_named(tmp_path: Path) -> None:
     assert "another package named 'datasets' is in the way" in done.stderr
     assert str(tmp_path / "datasets") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_everything_is_in_the_distribution() -> None:
+    """An editable installation finds what an ordinary one would lack."""
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = {path.parent for name in PACKAGES for path in (ROOT / name).rglob("__init__.py")}
+    assert {ROOT / name.replace(".", "/") for name in setup["packages"]} == packages
+    for path in (path for name in PACKAGES for path in (ROOT / name).rglob("*")):
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            package = next(folder for folder in path.parents if folder in packages)
+            patterns = setup["package-data"].get(package.relative_to(ROOT).as_posix().replace("/", "."), [])
+            inside = path.relative_to(package)
+            assert any(inside.match(pattern) for pattern in patterns), f"{path} is left out of the distribution"
