@@ -36,6 +36,8 @@ DASHES: tuple[Any, ...] = (
 """Line patterns of variants, one for each hatch of bars."""
 MAX_BANDS = 4
 """Lines of one panel up to which spreads are bands; the bands of more would cover each other, so they are bars."""
+DENSE = 15
+"""Points of a line up to which each has a marker, and a bar where bands would cover each other."""
 MAX_ROWS, MAX_COLUMNS = 5, 4
 """Panels of a figure that has an axis in each direction."""
 MAX_KEYS = 12
@@ -557,7 +559,7 @@ def draw_training(
     panels = [_training_panel(name, part[part["key"] == name]) for name in names[:MAX_KEYS]]
     n = int(part.groupby(["method", "key"])["seed"].nunique().max())
     words = f"Mean over {n} seeds; spread: their sample standard deviation. " if n > 1 else "One seed. "
-    if n > 1 and any(len(panel.lines) > MAX_BANDS for panel in panels):
+    if n > 1 and any(len(panel.lines) > MAX_BANDS and _is_dense(panel.lines[0]) for panel in panels):
         words += f"No spread in panels of more than {MAX_BANDS} methods. "
     words += "Losses of different methods are not on one scale."
     if any(name.startswith("diagnose/") for name in names[:MAX_KEYS]):
@@ -810,7 +812,7 @@ def _draw_line(ax: "Axes", line: Line, look: Look, place: int, bands: bool, pane
     floor = np.nanmin(line.mean) * 0.5 if panel.log_y else -np.inf
     low, high = np.maximum(line.mean - line.std, floor), line.mean + line.std
     spread = np.isfinite(line.std) & np.isfinite(line.mean) & bool(look.marker)
-    dense = len(line.x) > 15
+    dense = _is_dense(line)
     if bands:
         ax.fill_between(line.x, low, high, where=spread, color=look.colour, alpha=0.16, linewidth=0, zorder=2)
     elif not dense:
@@ -828,6 +830,11 @@ def _draw_line(ax: "Axes", line: Line, look: Look, place: int, bands: bool, pane
         at = int(np.nanargmax(line.mean) if panel.best == "max" else np.nanargmin(line.mean))
         ax.plot(line.x[at], line.mean[at], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=INK,
                 markeredgewidth=1.1, zorder=5)  # fmt: skip
+
+
+def _is_dense(line: Line) -> bool:
+    """Whether a line has too many points to mark each."""
+    return len(line.x) > DENSE
 
 
 def _is_pale(colour: str) -> bool:

@@ -334,6 +334,17 @@ def test_losses_of_very_different_sizes_get_a_logarithmic_axis() -> None:
     assert [ax.get_yscale() for ax in axes[:2]] == ["linear", "log"]
 
 
+def test_what_is_not_drawn_for_many_methods_is_told_only_where_it_is_so() -> None:
+    styles = method_styles(TEN)
+    told = "No spread in panels of more than 4 methods."
+    long, short = (figure_of(draw_training(frame, "toy", 0.05, styles))
+                   for frame in (curves(TEN), curves(TEN).query("epoch < 10")))  # fmt: skip
+    assert told in caption(long)
+    assert told not in caption(short)
+    assert len(long.axes[0].collections) == len(long.axes[0].containers) == 0
+    assert len(short.axes[0].containers) == len(TEN)
+
+
 def test_without_curves_there_is_a_reason() -> None:
     figure, words = draw_training(curves(), "toy", 0.5, STYLES)
     assert figure is None
