@@ -77,6 +77,15 @@ def test_a_stack_gives_what_each_training_gives_alone(method: str) -> None:
         same(ours, results([training])[0])
 
 
+@pytest.mark.parametrize(
+    "method", ["robult: {variant: no_sup}", "robult: {variant: plus_gmc}", "augmentation: {patterns: sample}"]
+)
+def test_parts_fitted_at_the_end_and_drawn_patterns_stack_as_well(method: str) -> None:
+    asked = trainings(method, seeds=3, lr=1e-4)
+    for ours, training in zip(results(asked), asked, strict=True):
+        same(ours, results([training])[0])
+
+
 @pytest.mark.parametrize("method", ["robult", "gmc", "mmin"])
 def test_neighbours_change_nothing(method: str) -> None:
     asked = trainings(method, lr=1e-4, epochs=4)
