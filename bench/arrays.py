@@ -1,9 +1,10 @@
 """What a grid keeps of a training besides its metrics: arrays for the analyses, one compressed file a training.
 
 Names in the file: `embedding/<subset>/<name>` (N, d) and `prediction/<condition>` (N, W) of the test split, with
-`target` (N,) or (N, C) and `group` (N,), the class each target counts as; `pseudo/<epoch>/weight` and `.../pairs`
-(S, V, B, B), `.../pseudo`, `.../true` and `.../labelled` (S, B) of the S training batches of an epoch, where B is the
-batch, V the views that pairs are of. N samples, d and W widths.
+`target` (N,) or (N, C) and `group` (N,), the class each target counts as; `weight/<condition>/<modality>` (D,), the
+mean weight over the test split of each feature in the fusion; `pseudo/<epoch>/weight` and `.../pairs` (S, V, B, B),
+`.../pseudo`, `.../true` and `.../labelled` (S, B) of the S training batches of an epoch, where B is the batch, V the
+views that pairs are of. N samples, d and W widths, D features.
 """
 
 import io
@@ -15,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-What = Literal["embeddings", "predictions", "pseudo_labels"]
+What = Literal["embeddings", "predictions", "pseudo_labels", "weights"]
 WHATS: tuple[What, ...] = get_args(What)
 Arrays = Mapping[str, NDArray[Any]]
 

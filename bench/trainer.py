@@ -442,15 +442,28 @@ class Trainer:
         together = torch.cat(chunks, dim=1)
         return together.reshape(len(self.methods), len(masks), n, -1).cpu().numpy()
 
-    def embeddings(self, part: Resident, available: Tensor) -> dict[str, NDArray[np.float32]]:
-        """The representations of a split under one modality subset, (M,) bool -> name -> (K, N, d)."""
+    def _batches(self, part: Resident, available: Tensor) -> Iterator[Batch]:
+        """A split in unlabelled batches under one modality subset, (M,) bool."""
         train_mode(self.methods, False)
-        chunks: list[dict[str, Tensor]] = []
         for rows in torch.split(torch.arange(len(part), device=self.device), LEAST_ROWS):
             nothing = torch.zeros_like(rows, dtype=torch.bool)
-            batch = part.batch(rows, available=available.expand(len(rows), -1), labelled=nothing)
-            chunks.append(self.models.shared("embed", batch))
+            yield part.batch(rows, available=available.expand(len(rows), -1), labelled=nothing)
+
+    def embeddings(self, part: Resident, available: Tensor) -> dict[str, NDArray[np.float32]]:
+        """The representations of a split under one modality subset, (M,) bool -> name -> (K, N, d)."""
+        chunks = [self.models.shared("embed", batch) for batch in self._batches(part, available)]
         return {name: torch.cat([chunk[name] for chunk in chunks], dim=1).cpu().numpy() for name in chunks[0]}
+
+    def fusion_weights(self, part: Resident, available: Tensor) -> NDArray[np.float32] | None:
+        """Mean over a split of each feature's weights, (M,) bool -> (K, M, D); None where the method has none."""
+        total: Tensor | None = None
+        for batch in self._batches(part, available):
+            told = self.models.shared("fusion_weights", batch)
+            if not told:
+                return None
+            summed = told["weight"].sum(2)  # (K, M, B, D)
+            total = summed if total is None else total + summed
+        return None if total is None else (total / len(part)).cpu().numpy()
 
     def _finite_outputs(self, part: Resident, subsets: list[str]) -> NDArray[np.float32]:
         """Outputs of a split on each of S modality subsets, (K, S, N, W); a replica whose are not finite has failed."""
@@ -546,6 +559,10 @@ class Trainer:
         for subset in clean if "embeddings" in what else []:
             embedded = self.embeddings(part, subset_masks(self.spec, [subset], self.device)[0])
             arrays |= {f"embedding/{subset}/{name}": x for name, x in embedded.items() if shows(name, subset)}
+        for name in outputs if "weights" in what else ():
+            weights = self.fusion_weights(part, subset_masks(self.spec, [split_condition(name)[0]], self.device)[0])
+            if weights is not None:
+                arrays |= {f"weight/{name}/{m}": weights[:, i] for i, m in enumerate(self.spec.modalities)}
         group = self.task.groups(part.target).cpu().numpy()
         for k, replica in enumerate(self.replicas):
             if replica in keep and arrays:

@@ -147,6 +147,10 @@ class Method(nn.Module, ABC):
         """
         return {}
 
+    def fusion_weights(self, batch: Batch) -> dict[str, Tensor]:
+        """For methods that weigh modalities feature by feature: `weight` (M, B, D), 0 where missing; else empty."""
+        return {}
+
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars that tell whether training is healthy (a collapsed latent, a saturated weight); logged per epoch."""
         return {}

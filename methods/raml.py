@@ -275,6 +275,12 @@ class RAML(Method):
         means = zip(self.modalities, gaussians.mu, strict=True)
         return {"s": self.fuse(gaussians, batch.available)} | {f"z/{name}": mu for name, mu in means}
 
+    def fusion_weights(self, batch: Batch) -> dict[str, Tensor]:
+        """omega of every modality, feature by feature (RAML, Eq. 4; Figure 5)."""
+        gaussians = self.encode(shown(batch))
+        weight = fusion_weights(self.log_precision(gaussians), batch.available)
+        return {"weight": weight.expand_as(gaussians.mu)}
+
     # ---- diagnostics --------------------------------------------------------------------------------------
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.arrays import Save
 from bench.grid_file import parse_grid
 from bench.plan import Training, make_plan
 from bench.trainer import (
@@ -23,7 +24,7 @@ from bench.trainer import (
     train,
 )
 from datasets.base import Data
-from datasets.batch import Batch
+from datasets.batch import Batch, make_batch
 from datasets.catalog import DATASETS
 from methods.base import Stage
 from methods.unimodal import Unimodal
@@ -303,3 +304,31 @@ def test_corrupted_cells_are_tested_on_the_corrupted_test_split() -> None:
     expected = train(alone, replace(data, parts=data.parts | {"test": zeroed})).cells
     assert cells["upper+lower@mask(upper)=1"] == expected["upper+lower"]
     assert cells["upper+lower"] != expected["upper+lower"]
+
+
+# ---- saved arrays ---------------------------------------------------------------------------------------------------
+
+
+def test_fusion_weights_are_means_over_the_test_split_under_each_condition() -> None:
+    asked = replace(training(method="raml"), conditions=("upper", "upper+lower", "upper+lower@mask(upper)=1"))
+    asked = replace(asked, save=Save(("weights",)))
+    data = data_of(asked)
+    made = Trainer([asked], data)
+    (result,) = made.run()
+    assert isinstance(result, Result)
+    test = data.parts["test"]
+    batch = make_batch({name: torch.as_tensor(x) for name, x in test.inputs.items()}, torch.as_tensor(test.target))
+    with torch.no_grad():
+        expected = made.methods[0].fusion_weights(batch)["weight"].mean(1).numpy()
+    for i, name in enumerate(("upper", "lower")):
+        np.testing.assert_allclose(result.arrays[f"weight/upper+lower/{name}"], expected[i], atol=1e-5)
+    both = sum(result.arrays[f"weight/upper+lower@mask(upper)=1/{name}"] for name in ("upper", "lower"))
+    np.testing.assert_allclose(both, 1, atol=1e-5)
+    np.testing.assert_allclose(result.arrays["weight/upper/upper"], 1, atol=1e-5)
+    assert not result.arrays["weight/upper/lower"].any()
+    assert not any(name.startswith("weight") for name in run_saving("gmc").arrays)
+
+
+def run_saving(method: str) -> Result:
+    asked = replace(training(method=method), save=Save(("weights",)))
+    return train(asked, data_of(asked))
