@@ -1,131 +1,112 @@
-"""The report as one HTML file that works offline: figures inlined, light and dark, readable without colour."""
+"""The report as one HTML file that works offline: figures inlined, light and dark, readable without colour.
 
+Nothing is loaded from elsewhere, and the page forbids it. Without JavaScript everything is there but sorting,
+filters, copying and the switch of colours; views switch without it.
+"""
+
+import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from html import escape
+from importlib.resources import files
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
-from analysis.tables import Cell, Row, Table
+from analysis.sections.base import Block, Grid, Head, Picture, Say, Section, Source, Views
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from markupsafe import Markup
 
-TEMPLATE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-:root { color-scheme: light dark; --ink: #1c1c1c; --soft: #5c5c5c; --page: #ffffff; --line: #d9d9d9; --band: #f5f6f8; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #ececec; --soft: #ababab; --page: #16181b; --line: #3b3f45; --band: #1f2227; }
-}
-body { margin: 0 auto; max-width: 72rem; padding: 1.5rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink);
-  background: var(--page); }
-h1 { font-size: 1.7rem; margin: 0 0 .5rem; }
-h2 { font-size: 1.3rem; margin: 2.5rem 0 .5rem; border-bottom: 1px solid var(--line); }
-nav ul { padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; color: var(--soft); }
-dd { margin: 0; overflow-wrap: anywhere; }
-a { color: inherit; }
-figure { margin: 1rem 0; }
-figure img { max-width: 100%; height: auto; background: #ffffff; border: 1px solid var(--line); border-radius: 4px; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0 .3rem; }
-caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
-th, td { padding: .25rem .7rem; text-align: right; white-space: nowrap; }
-th { font-weight: 600; }
-thead th { border-bottom: 2px solid var(--line); }
-tbody th { font-weight: 400; }
-th.name { text-align: left; }
-tbody { border-bottom: 1px solid var(--line); }
-tbody tr:nth-child(even) { background: var(--band); }
-p.note { margin: 0 0 1.5rem; color: var(--soft); font-size: .88rem; max-width: 60rem; }
-u { text-underline-offset: 3px; }
-</style>
-</head>
-<body>
-<header>
-<h1>{{ title }}</h1>
-<dl>{% for name, value in context.items() %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
-</header>
-{% if notes %}
-<section aria-labelledby="notes">
-<h2 id="notes">What to know first</h2>
-<ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
-</section>
-{% endif %}
-<nav aria-label="Data sets"><ul>
-{% for section in sections %}<li><a href="#set-{{ loop.index }}">{{ section.dataset }}</a></li>{% endfor %}
-</ul></nav>
-<main>
-{% for section in sections %}
-<section aria-labelledby="set-{{ loop.index }}">
-<h2 id="set-{{ loop.index }}">{{ section.dataset }}</h2>
-{% if section.figure %}
-<figure><img src="{{ section.figure }}" alt="{{ section.alt }}"></figure>
-{% endif %}
-{% for table in section.tables %}
-<div class="wide" role="region" tabindex="0" aria-label="{{ table.caption }}">
-<table>
-<caption>{{ table.caption }}</caption>
-<thead><tr><th scope="col">label ratio</th><th scope="col" class="name">modalities</th>
-{% for method in table.methods %}<th scope="col">{{ method }}</th>{% endfor %}</tr></thead>
-{% for ratio, rows in table.rows | groupby("label_ratio") %}
-<tbody>
-{% for row in rows %}
-<tr><th scope="row">{{ row.ratio }}</th><th scope="row" class="name">{{ row.modalities }}</th>
-{% for tag, text in styled(table, row) %}
-<td>{% if tag %}<{{ tag }}>{{ text }}</{{ tag }}>{% else %}{{ text }}{% endif %}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody>
-{% endfor %}
-</table>
-</div>
-<p class="note">{{ table.notes | join(" ") }}</p>
-{% endfor %}
-</section>
-{% endfor %}
-</main>
-</body>
-</html>
-"""
+LARGEST_SVG = 700_000
+"""Bytes of an SVG that is inlined; a larger one (thousands of points) is shown as its PNG."""
 
 
 def to_html(
     title: str,
     context: Mapping[str, object],
-    notes: Sequence[str],
-    tables: Sequence[Table],
-    figures: Mapping[str, bytes],
+    sections: Sequence[Section],
+    tables: Mapping[int, str],
+    *,
+    ui: str = "",
 ) -> str:
-    """The whole page; every name is escaped, and nothing is loaded from elsewhere.
+    """The whole page; every name is escaped.
 
     Args:
         title: heading of the page.
         context: how the results were made, as name -> value.
-        notes: what a reader must know first, in sentences.
-        tables: all tables; those of one data set stand together.
-        figures: data set -> SVG. As images and not inline, so that ids of two figures never meet.
+        sections: in their order.
+        tables: `id` of a `Grid` -> its files beside the page, without suffix.
+        ui: where links of numbers lead, for a sentence.
     """
-    sections = []
-    for dataset in dict.fromkeys(table.dataset for table in tables):
-        own = [table for table in tables if table.dataset == dataset]
-        source = f"data:image/svg+xml;base64,{b64encode(figures[dataset]).decode()}" if dataset in figures else ""
-        alt = f"Bar chart of {own[0].caption}, by modality subset and label ratio; the table below has its numbers."
-        sections.append({"dataset": dataset, "figure": source, "alt": alt, "tables": own})
-    return _template().render(title=title, context=context, notes=notes, sections=sections, styled=_styled)
+    ids = count(1)
+    shown = [
+        {"id": section.key, "title": section.title, "items_": [_item(block, tables, ids) for block in section.blocks]}
+        for section in sections
+    ]
+    text = _template().render(
+        title=title, context=context, sections=shown, linked=ui, css=_asset("page.css"), js=_asset("page.js")
+    )
+    return text.lstrip()
 
 
-def _styled(table: Table, row: Row) -> list[tuple[str, str]]:
-    """Each cell of a row as (tag around it or "", text)."""
-    return [(_tag(cell), text) for cell, text in zip(row.cells, table.texts(row), strict=True)]
+def _item(block: Block, tables: Mapping[int, str], ids: Iterator[int]) -> dict[str, Any]:
+    """A block in the template's terms."""
+    name = f"b{next(ids)}"
+    match block:
+        case Head(text):
+            return {"kind": "head", "id": name, "text": text}
+        case Say(text, kind):
+            return {"kind": "say", "text": text, "style": kind}
+        case Source(caption, text):
+            return {"kind": "source", "id": name, "caption": caption, "text": text}
+        case Grid():
+            rows = list(zip(block.rows, block.repeats(), strict=True))
+            latex = not block.latex.startswith("%")
+            return {
+                "kind": "grid",
+                "id": name,
+                "grid": block,
+                "rows": rows,
+                "file": tables[id(block)],
+                "has_latex": latex,
+            }
+        case Picture():
+            image = _image(block, name)
+            return {"kind": "picture", "caption": block.caption, "image": image, "file": block.name}
+        case Views(title, views):
+            shown = [(view, [_item(part, tables, ids) for part in parts]) for view, parts in views]
+            return {"kind": "views", "id": name, "name": title, "views": shown}
 
 
-def _tag(cell: Cell) -> str:
-    return "strong" if cell.best else "u" if cell.second else ""
+# ---- figures ----------------------------------------------------------------------------------------------
+
+
+def _image(figure: Picture, prefix: str) -> "Markup":
+    """The figure inside the page: its SVG with ids of its own, or its PNG where that is far smaller."""
+    from markupsafe import Markup
+
+    label = escape(figure.alt, quote=True)
+    if len(figure.svg) > LARGEST_SVG:
+        return Markup(f'<img alt="{label}" src="data:image/png;base64,{b64encode(figure.png).decode()}">')
+    svg = figure.svg.decode()
+    svg = svg[svg.index("<svg") :]
+    for part in (r"<!--.*?-->", r"<metadata>.*?</metadata>", r"<style[^>]*>.*?</style>"):
+        svg = re.sub(part, "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)  # ids of two figures must not meet
+    svg = re.sub(r"\n\s*", " ", svg)
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))
+
+
+# ---- template ---------------------------------------------------------------------------------------------
+
+
+def _asset(name: str) -> "Markup":
+    """A file of this package's own, which needs no escaping."""
+    from markupsafe import Markup
+
+    return Markup(files("analysis").joinpath("templates", name).read_text(encoding="utf-8").strip())
 
 
 @cache
@@ -133,4 +114,4 @@ def _template() -> "Template":
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(TEMPLATE)
+    return environment.from_string(files("analysis").joinpath("templates", "page.html").read_text(encoding="utf-8"))

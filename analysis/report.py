@@ -1,39 +1,78 @@
-"""The report of an experiment as files: Markdown, LaTeX, CSV, figures and one self-contained HTML page."""
+"""The report of an experiment as files: one self-contained HTML page; the same as Markdown, LaTeX, CSV and figures."""
 
-import os
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis.figures import draw, method_styles, panels, render
+from analysis.figures import method_styles
+from analysis.files import Cache, write_file
 from analysis.page import to_html
-from analysis.results import CHECKPOINTS, CONSTANT, check_frame, some, summarise, tested, unused_columns
-from analysis.tables import (
-    CONSTANT_MARK,
-    MISSING,
-    Table,
-    escape_latex,
-    escape_markdown,
-    make_tables,
-    percent,
-    to_csv,
-    to_latex,
-    to_markdown,
+from analysis.results import CELL, CHECKPOINTS, CONSTANT, check_frame, some, summarise, tested, unused_columns
+from analysis.sections.base import (
+    Grid,
+    Head,
+    Inputs,
+    KeptGroup,
+    Links,
+    Picture,
+    Say,
+    Section,
+    grid_csv,
+    grid_latex,
+    grid_markdown,
 )
+from analysis.sections.cost import cost_section, measured_counts
+from analysis.sections.overview import overview_section
+from analysis.sections.papers import papers_section
+from analysis.sections.ranking import ranking_section
+from analysis.sections.representations import analyse
+from analysis.sections.results import hidden_subsets, results_section
+from analysis.tables import CONSTANT_MARK, MISSING, escape_latex, escape_markdown, percent, to_csv
 from datasets.errors import UserError
 
 
 class Written(list[Path]):
-    """The files of a report, in the order in which they were written, and what its reader must know first."""
+    """The files of a report, in the order in which they were written, and what its reader must know."""
 
-    def __init__(self, paths: Iterable[Path], notes: list[str]) -> None:
+    def __init__(self, paths: Iterable[Path], notes: list[str], problems: list[str]) -> None:
         super().__init__(paths)
         self.notes = notes
+        """What to know first."""
+        self.problems = problems
+        """What could not be said, and why."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a report is made from besides results; without any of it the report has the fewer sections.
+
+    Attributes:
+        links: addresses of runs.
+        cache: of costly analyses.
+        names: our label of a data set -> its id.
+        protocols: training id -> version of the protocol it followed.
+        failures: trainings that failed, a sentence each.
+        notes: what else a reader must know first.
+        kept, trainings, counts, curves: see `analysis.sections.base.Inputs`.
+        tell: is told what takes a while.
+    """
+
+    links: Links = field(default_factory=Links)
+    cache: Cache = field(default_factory=lambda: Cache(None))
+    names: Mapping[str, str] = field(default_factory=dict)
+    protocols: Mapping[str, str] = field(default_factory=dict)
+    failures: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    kept: Sequence[KeptGroup] = ()
+    trainings: pd.DataFrame | None = None
+    counts: pd.DataFrame | None = None
+    curves: pd.DataFrame | None = None
+    tell: Callable[[str], None] = lambda _: None
 
 
 def write_report(
@@ -43,70 +82,133 @@ def write_report(
     title: str,
     checkpoint: str,
     context: Mapping[str, object],
+    sources: Sources | None = None,
 ) -> Written:
-    """Write `index.html`, `report.md`, `report.tex`, `results.csv`, `summary.csv` and a figure per data set.
+    """Write `index.html`, `report.md`, `report.tex`, `results.csv`, `summary.csv`, the figures and `tables/`.
 
     Nothing in the files depends on the clock or the machine, so the same results give the same bytes. Each file
-    is written beside its place and renamed into it: a reader never meets half of one.
+    is written beside its place and renamed into it: a reader never meets half of one. What cannot be said, a section
+    or a part of one, is a sentence in its place.
 
     Args:
         frame: results, see `analysis.results.check_frame`; `results.csv` has all of them, the rest of the
-            report those of `checkpoint`.
+            report those of `checkpoint`. Without a row the page says so, and there is nothing else.
         directory: made if absent; files of an earlier report are replaced.
         title: heading, usually the experiment's name.
         checkpoint: `last` or `best`.
         context: how the results were made (grid, commit, store ...), printed as name and value.
+        sources: what else is known.
 
     Returns:
-        The paths written, with the notes of `report_notes` as `.notes`.
+        The paths written, with `notes` and `problems`.
 
     Raises:
-        UserError: the frame is bad, no cell has finished, or a file cannot be written.
+        UserError: the frame is bad, has nothing at this checkpoint, or a file cannot be written.
     """
-    checked = check_frame(frame)
+    sources = sources or Sources()
+    context = {**context, "checkpoint": CHECKPOINTS.get(checkpoint, checkpoint)}
+    if isinstance(frame, pd.DataFrame) and frame.empty:
+        return _write_nothing(directory, title, context, sources)
+    unused = _unused_note(frame)
+    settled, notes = settle(frame, sources.protocols)
+    checked = check_frame(settled)
     summary = summarise(checked, checkpoint)
-    tables = make_tables(summary, checkpoint)
-    figures, hidden = _draw_all(checked, summary, checkpoint)
-    notes = [*report_notes(checked, summary, checkpoint), *_unused_note(frame), *hidden]
-    context = {**context, "checkpoint": CHECKPOINTS[checkpoint]}
-    names = _figure_names(figures)
-    vectors = {dataset: svg for dataset, (_, svg) in figures.items()}
+    inputs = Inputs(
+        checked, summary, checkpoint, method_styles(summary["method"].unique()), sources.links, sources.cache,
+        names=sources.names, failures=tuple(sources.failures), kept=tuple(sources.kept), context=context,
+        trainings=sources.trainings, counts=sources.counts, curves=sources.curves,
+    )  # fmt: skip
+    notes = [*sources.notes, *notes, *report_notes(checked, summary, checkpoint), *unused, *hidden_subsets(inputs)]
+    sections = list(_sections(replace(inputs, notes=tuple(notes)), sources.tell))
     tidy = summary.assign(checkpoint=checkpoint)
     contents: dict[str, bytes] = {
         "results.csv": to_csv(checked).encode(),
         "summary.csv": to_csv(tidy[["dataset", "checkpoint", *summary.columns[1:]]]).encode(),
     }
-    for dataset, (png, svg) in figures.items():
-        contents |= {f"{names[dataset]}.png": png, f"{names[dataset]}.svg": svg}
-    contents["report.md"] = _markdown(title, context, notes, tables, names).encode()
-    contents["report.tex"] = _latex(title, context, notes, tables).encode()
-    contents["index.html"] = to_html(title, context, notes, tables, vectors).encode()
-    return Written([_write(directory / name, content) for name, content in contents.items()], notes)
+    return _write_all(directory, title, context, sections, contents, notes, sources.links.ui)
 
 
-def _draw_all(
-    frame: pd.DataFrame, summary: pd.DataFrame, checkpoint: str
-) -> tuple[dict[str, tuple[bytes, bytes]], list[str]]:
-    """Data set -> (PNG, SVG), and sentences on what was left out of them."""
-    styles = method_styles(summary["method"].unique())
-    figures, hidden = {}, []
-    for dataset in summary["dataset"].unique():
-        shown = panels(frame, summary, dataset, checkpoint)
-        figure = draw(shown, styles)
-        figures[str(dataset)] = render(figure, "png"), render(figure, "svg")
-        if shown.hidden is not None:
-            hidden.append(f"{shown.hidden}.")
-    return figures, hidden
+def _write_nothing(directory: Path, title: str, context: Mapping[str, object], sources: Sources) -> Written:
+    """A page that says that there is nothing yet, and what failed."""
+    problem = "There are no finished cells to report yet. Run or resume the grid with: bench run GRID"
+    said = [Say(problem, "problem"), *(Say(f"Failed: {text}", "problem") for text in sources.failures)]
+    section = Section("overview", "Overview", tuple(said))
+    return _write_all(directory, title, context, [section], {}, [], "")
 
 
-def _figure_names(datasets: Iterable[str]) -> dict[str, str]:
-    """A file name, without suffix, per data set: safe on every file system, and no two alike."""
-    names: dict[str, str] = {}
-    for dataset in datasets:
-        safe = re.sub(r"[^a-z0-9._-]+", "_", dataset.lower())[:80].strip("_.")
-        changed = safe != dataset
-        names[dataset] = f"figure-{safe}" + (f"-{zlib.crc32(dataset.encode()):08x}" if changed else "")
-    return names
+# ---- sections ---------------------------------------------------------------------------------------------
+
+
+def _sections(inputs: Inputs, tell: Callable[[str], None]) -> Iterator[Section]:
+    """All sections that have a subject, in the papers' order; what fails is a sentence in its place."""
+    analysed = analyse(inputs, tell) if inputs.kept else None
+    if analysed is not None and analysed.notes:
+        inputs = replace(inputs, notes=(*inputs.notes, *analysed.notes))
+    more = [measured_counts(inputs), *(analysed.measured if analysed else [])]
+    yield overview_section(inputs)
+    yield from _made("results", "Results by data set", lambda: results_section(inputs))
+    yield from _made("curves", "Curves", lambda: _curves(inputs))
+    yield from _made("papers", "Tables of the papers", lambda: papers_section(inputs, more))
+    yield from _made("ranking", "Ranking of the methods", lambda: ranking_section(inputs))
+    yield from analysed.sections() if analysed is not None else ()
+    yield from _made("cost", "Cost", lambda: cost_section(inputs))
+
+
+def _curves(inputs: Inputs) -> Section | None:
+    from analysis.sections.curves import curves_section
+
+    return curves_section(inputs)
+
+
+def _made(key: str, title: str, make: Callable[[], Section | None]) -> Iterator[Section]:
+    try:
+        section = make()
+    except (UserError, ValueError, np.linalg.LinAlgError) as error:
+        section = Section(key, title, (Say(f"This part could not be made: {error}", "problem"),))
+    if section is not None:
+        yield section
+
+
+# ---- one result a cell ------------------------------------------------------------------------------------
+
+
+def settle(frame: pd.DataFrame, protocols: Mapping[str, str]) -> tuple[pd.DataFrame, list[str]]:
+    """Results of one version of the protocol, each cell once, and sentences on what was left out for it.
+
+    Args:
+        frame: results, older trainings first.
+        protocols: training id -> version; a training without one is older than all versions.
+    """
+    notes: list[str] = []
+    if not {"training_id", *CELL} <= set(frame.columns):
+        return frame, notes  # told by `check_frame`
+    version = frame["training_id"].map(lambda name: _version(protocols.get(name, "")))
+    found = sorted(version[frame["training_id"].isin(set(protocols))].unique()) if protocols else []
+    if len(found) > 1:
+        keep = version == found[-1]
+        n_left = int(frame.loc[~keep, "run_id"].nunique())
+        told = ", ".join("one not recorded" if v < 0 else str(v) for v in found)
+        notes.append(
+            f"The experiment mixes results of several versions of the protocol ({told}), which must not be compared: "
+            f"{_count(n_left, 'cell', 'cells')} of others than version {found[-1]} are left out. Run the grid again to "
+            "have them."
+        )
+        frame = frame[keep]
+    repeated = frame.duplicated(CELL, keep=False)
+    if repeated.any() and frame.loc[repeated, "training_id"].nunique() > 1:
+        cells = frame[repeated].drop_duplicates(CELL[:-2])
+        n = len(cells.drop_duplicates(["dataset", "label_ratio", "modalities", "corruption", "method", "seed"]))
+        methods = some(f"{m} on {d}" for d, m in sorted(set(zip(cells["dataset"], cells["method"], strict=True))))
+        frame = frame[~frame.duplicated(CELL, keep="last")]
+        notes.append(
+            f"{_count(n, 'cell was', 'cells were')} run more than once, with other settings or data under the same "
+            f"names: {methods}. The latest are shown; give the others an experiment or a label of their own."
+        )
+    return frame, notes
+
+
+def _version(text: str) -> int:
+    return int(text) if text.isdigit() else -1
 
 
 # ---- what a reader must know first ------------------------------------------------------------------------
@@ -210,23 +312,77 @@ def _count(n: int, one: str, many: str) -> str:
 # ---- files ------------------------------------------------------------------------------------------------
 
 
-def _markdown(
-    title: str, context: Mapping[str, object], notes: list[str], tables: list[Table], names: Mapping[str, str]
-) -> str:
+def _write_all(
+    directory: Path,
+    title: str,
+    context: Mapping[str, object],
+    sections: Sequence[Section],
+    contents: dict[str, bytes],
+    notes: list[str],
+    ui: str,
+) -> Written:
+    """Write what sections hold in all formats, the page last."""
+    tables: dict[int, str] = {}
+    taken: set[str] = set()
+    for section in sections:
+        for view, block in section.simple():
+            if isinstance(block, Grid):
+                name = _table_name(section, view, block, taken)
+                tables[id(block)] = f"tables/{name}"
+                contents[f"tables/{name}.csv"] = grid_csv(block).encode()
+                if not block.latex.startswith("%"):
+                    contents[f"tables/{name}.tex"] = grid_latex(block).encode()
+            elif isinstance(block, Picture):
+                contents |= {f"{block.name}.png": block.png, f"{block.name}.svg": block.svg}
+    contents["report.md"] = _markdown(title, context, sections).encode()
+    contents["report.tex"] = _latex(title, context, sections).encode()
+    contents["index.html"] = to_html(title, context, sections, tables, ui=ui).encode()
+    problems = [
+        block.text
+        for section in sections
+        for _, block in section.simple()
+        if isinstance(block, Say) and block.kind == "problem"
+    ]
+    return Written([write_file(directory / name, content) for name, content in contents.items()], notes, problems)
+
+
+def _table_name(section: Section, view: str, grid: Grid, taken: set[str]) -> str:
+    """A readable file name for a table, unlike those `taken`."""
+    words = "-".join(filter(None, [section.key, view, grid.caption.partition(" (")[0]]))
+    short = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:60].strip("-")
+    name = next(name for at in count(1) if (name := short + (f"-{at}" if at > 1 else "")) not in taken)
+    taken.add(name)
+    return name
+
+
+def _markdown(title: str, context: Mapping[str, object], sections: Sequence[Section]) -> str:
     lines = [f"# {escape_markdown(title)}", ""]
     lines += [f"- {escape_markdown(name)}: {escape_markdown(str(value))}" for name, value in context.items()]
-    if notes:
-        lines += ["", "## What to know first", "", *(f"- {escape_markdown(note)}" for note in notes)]
-    for dataset in dict.fromkeys(table.dataset for table in tables):
-        own = [table for table in tables if table.dataset == dataset]
-        image = f"![Bar chart of {escape_markdown(own[0].caption)}]({names[dataset]}.png)"
-        lines += ["", f"## {escape_markdown(dataset)}", "", image, "", *(to_markdown(table) for table in own)]
+    for section in sections:
+        lines += ["", f"## {escape_markdown(section.title)}", ""]
+        for _, block in section.simple():
+            lines += [*_markdown_lines(block), ""]
     return "\n".join(lines)
 
 
-_LATEX_HEAD = r"""% A complete document; each table stands alone and needs \usepackage{booktabs} only.
+def _markdown_lines(block: object) -> Iterator[str]:
+    match block:
+        case Head(text):
+            yield f"### {escape_markdown(text)}"
+        case Say(text, kind):
+            yield escape_markdown(text) if kind == "plain" else f"> {escape_markdown(text)}"
+        case Grid():
+            yield grid_markdown(block)
+        case Picture():
+            yield f"![{escape_markdown(block.caption)}]({block.name}.png)"
+        case _:  # LaTeX to copy is in a file of its own
+            return
+
+
+_LATEX_HEAD = r"""% A complete document; tables need \usepackage{booktabs}, figures \usepackage{graphicx}.
 \documentclass[a4paper]{article}
 \usepackage{booktabs}
+\usepackage{graphicx}
 \setlength{\textwidth}{17cm}
 \setlength{\oddsidemargin}{-0.5cm}
 \setlength{\textheight}{24cm}
@@ -235,29 +391,32 @@ _LATEX_HEAD = r"""% A complete document; each table stands alone and needs \usep
 """
 
 
-def _latex(title: str, context: Mapping[str, object], notes: list[str], tables: list[Table]) -> str:
+def _latex(title: str, context: Mapping[str, object], sections: Sequence[Section]) -> str:
     about = [rf"\item[{{{escape_latex(name)}}}] {escape_latex(str(value))}" for name, value in context.items()]
-    first = [rf"\item {escape_latex(note)}" for note in notes]
     lines = [_LATEX_HEAD + rf"\section*{{{escape_latex(title)}}}", r"\begin{description}", *about, r"\end{description}"]
-    if first:
-        lines += [r"\subsection*{What to know first}", r"\begin{itemize}", *first, r"\end{itemize}"]
-    # LaTeX keeps at most a few dozen tables waiting for their page, so each data set's are let go.
-    for dataset in dict.fromkeys(table.dataset for table in tables):
-        lines += ["", *(to_latex(table) for table in tables if table.dataset == dataset), r"\clearpage"]
+    for section in sections:
+        lines += ["", rf"\section*{{{escape_latex(section.title)}}}"]
+        for number, (_, block) in enumerate(section.simple()):
+            # LaTeX keeps at most a few dozen tables waiting for their page, so those of each heading are let go.
+            lines += [r"\clearpage"] if isinstance(block, Head) and number else []
+            lines += _latex_lines(block)
+        lines.append(r"\clearpage")
     return "\n".join([*lines, r"\end{document}", ""])
 
 
-def _write(path: Path, content: bytes) -> Path:
-    """Write a file beside its place and rename it, so that a reader meets the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise UserError(
-            f"the report cannot be written: {path}: {error.strerror}. Make room there or choose another directory."
-        ) from error
-    return path
+def _latex_lines(block: object) -> Iterator[str]:
+    match block:
+        case Head(text):
+            yield rf"\subsection*{{{escape_latex(text)}}}"
+        case Say(text):
+            yield rf"{escape_latex(text)}\par"
+        case Grid() if not block.latex.startswith("%"):
+            yield grid_latex(block)
+        case Picture():
+            size = r"width=\textwidth,height=0.8\textheight,keepaspectratio"
+            yield "\n".join([
+                r"\begin{figure}[htbp]", r"\centering", rf"\includegraphics[{size}]{{{block.name}.png}}",
+                rf"\caption{{{escape_latex(block.caption)}}}", r"\end{figure}",
+            ])  # fmt: skip
+        case _:
+            return

@@ -106,15 +106,29 @@ def report(
     checkpoint: Annotated[
         Checkpoint | None, typer.Option(help="Which epoch's test metrics; default: what the grid says.")
     ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Write it anew whenever cells finish, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How often --watch looks.")] = 30,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out what takes long: analyses of kept arrays.")] = False,
+    ui_url: Annotated[
+        str | None,
+        typer.Option("--ui", metavar="URL", help="MLflow UI that numbers link to; default: the server, or bench ui's."),
+    ] = None,
     tracking_uri: UriOption = None,
 ) -> int:
-    """Tables and figures of an experiment: terminal, Markdown, LaTeX, CSV, PNG; also kept in MLflow.
+    """Everything the analyses can say of an experiment: a page, Markdown, LaTeX, CSV, figures; also kept in MLflow.
+
+    What is costly is kept in OUT/.cache by its content and may be deleted.
 
     Example: bench report quickstart
-    """
-    from bench.commands import make_report
 
-    return make_report(experiment, out, checkpoint.value if checkpoint else None, tracking_uri)
+    Example: bench report quickstart --watch --every 60
+    """
+    from bench.reporting import make_report
+
+    return make_report(
+        experiment, out, checkpoint.value if checkpoint else None, tracking_uri, ui=ui_url, quick=quick,
+        watch_s=every if watch else None,
+    )  # fmt: skip
 
 
 @app.command()

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.tracking import Store, TrackingError, check_store, resolve_uri, safe_name, sqlite_path
+from bench.tracking import Store, check_store, resolve_uri, sqlite_path
 from datasets.errors import DataError, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -225,50 +225,6 @@ def _finished_cells(uri: str, experiment: str) -> frozenset[str]:
     if experiment not in Store.experiments(uri):
         return frozenset()
     return Store(uri, experiment, create=False).finished_cells()
-
-
-# ---- bench report -----------------------------------------------------------------------------------------
-
-
-def make_report(experiment: str, out: Path, checkpoint: str | None, tracking_uri: str | None) -> int:
-    """`bench report`: write the report, show its tables, keep it with the grid's run."""
-    from analysis.report import write_report
-    from bench.show import print_tables
-
-    store = _open(experiment, tracking_uri)
-    grid = store.latest_grid()
-    checkpoint = checkpoint or (grid.data.tags.get("checkpoint", "last") if grid else "last")
-    frame = store.results()
-    if frame.empty:
-        raise TrackingError(f"experiment '{experiment}' has no finished cell yet; see: bench plan {experiment}")
-    folder = out / safe_name(experiment)
-    context = _context(store, grid, frame)
-    try:
-        paths = write_report(frame, folder, title=experiment, checkpoint=checkpoint, context=context)
-    except OSError as error:
-        raise TrackingError(f"the report cannot be written to {folder}: {error.strerror}.") from error
-    print_tables(frame, checkpoint)
-    for failure in store.failures():
-        _tell(f"failed: {failure['method']} on {failure['dataset']}, seed {failure['seed']}: {failure.get('failure')}")
-    if grid is not None:
-        store.log_files(grid.info.run_id, folder, "report")
-    _tell(f"{len(paths)} files in {folder}, also kept with the grid's run in {store.uri}")
-    return 0
-
-
-def _context(store: Store, grid: Any, frame: Any) -> dict[str, str]:
-    """Where the numbers come from, for the head of the report."""
-    context = {"experiment": store.name, "tracking store": store.uri, "finished cells": str(frame.run_id.nunique())}
-    commit = grid.data.tags.get("mlflow.source.git.commit") if grid is not None else None
-    return context | ({"commit": commit[:12]} if commit else {})
-
-
-def _open(experiment: str, tracking_uri: str | None) -> Store:
-    uri = resolve_uri(tracking_uri)
-    file = sqlite_path(uri)
-    if file is not None and not file.exists():
-        raise TrackingError(f"there is no tracking store at {file}; run a grid first: bench run {experiment}")
-    return Store(uri, experiment, create=False)
 
 
 # ---- bench compare ----------------------------------------------------------------------------------------

@@ -544,6 +544,18 @@ class Store:
             runs = list(self._search("tags.stage = 'grid'"))
             return runs[-1] if runs else None
 
+    def text(self, run_id: str, name: str) -> str:
+        """A text file kept with a run.
+
+        Raises:
+            TrackingError: it is not there.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                return Path(self._client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
+            except Exception as error:  # MLflow raises whatever its artifact store does
+                raise TrackingError(f"the file {name} of run {run_id} is missing from {self.uri}.") from error
+
     def failures(self) -> list[dict[str, str]]:
         """Trainings whose last attempt failed: their tags, `failure` with the reason among them."""
         with _plain_errors(self.uri):
