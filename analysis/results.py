@@ -168,7 +168,7 @@ def _repeated_cells(frame: pd.DataFrame) -> list[str]:
         return []
     told = some(
         (
-            f"({row.dataset}, {row.label_ratio:g}, {tested(row.modalities, row.corruption)}, {row.method}, "
+            f"({row.dataset}, {row.label_ratio:g}, {tested(str(row.modalities), str(row.corruption))}, {row.method}, "
             f"seed {row.seed}, {row.checkpoint}, {row.metric})"
             for row in repeated.itertuples()
         ),

@@ -136,8 +136,8 @@ def make_tables(summary: pd.DataFrame, checkpoint: str) -> list[Table]:
     tables = []
     for (dataset, metric), part in summary.groupby(["dataset", "metric"], sort=False):
         rows = [
-            Row(float(ratio), tested(str(modalities), str(corruption)), tuple(_cells(cells)))
-            for (ratio, corruption, modalities), cells in part.groupby(ROW, sort=False)
+            Row(float(cells["label_ratio"].iloc[0]), tested(str(modalities), str(corruption)), tuple(_cells(cells)))
+            for (_, corruption, modalities), cells in part.groupby(ROW, sort=False)
         ]
         first = part.iloc[0]
         methods = tuple(part["method"].iloc[: len(rows[0].cells)])

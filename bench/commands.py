@@ -151,7 +151,7 @@ def show_plan(name: str, *, as_json: bool, on: str | None = None) -> int:
     plan = _plan(name, asked, on)
     uri = plan.grid.tracking.uri
     check_store(uri)
-    finished = _finished_cells(uri, plan.grid.name)
+    finished = _finished_cells(plan)
     summary = describe(plan, finished)
     cost = estimate(plan.remaining(finished), plan.grid.executor)
     if as_json:
@@ -199,13 +199,10 @@ def _collection_rows(plans: "dict[str, Plan]") -> "tuple[list[dict[str, Any]], l
     """What each grid adds to those before it, and the trainings that are left to do for all of them."""
     rows, left = [], []
     asked: dict[tuple[str, str], set[str]] = {}
-    done: dict[tuple[str, str], frozenset[str]] = {}
     for grid, plan in plans.items():
         place = (plan.grid.tracking.uri, plan.grid.name)
-        if place not in done:
-            check_store(place[0])
-            done[place] = _finished_cells(*place)
-        before, finished = asked.setdefault(place, set()), done[place]
+        check_store(place[0])
+        before, finished = asked.setdefault(place, set()), _finished_cells(plan)
         own = plan.remaining(before)
         cells = [training.cell_id(condition) for training in own for condition in training.conditions]
         rows.append({
@@ -217,14 +214,20 @@ def _collection_rows(plans: "dict[str, Plan]") -> "tuple[list[dict[str, Any]], l
     return rows, left
 
 
-def _finished_cells(uri: str, experiment: str) -> frozenset[str]:
-    """Ids of the finished cells of an experiment; none when it does not exist yet."""
+def _finished_cells(plan: "Plan") -> frozenset[str]:
+    """Ids of a plan's finished cells; those of a training that lacks the arrays `save` asks for are not."""
+    uri, experiment = plan.grid.tracking.uri, plan.grid.name
     file = sqlite_path(uri)
-    if file is not None and not file.exists():
+    if (file is not None and not file.exists()) or experiment not in Store.experiments(uri):
         return frozenset()
-    if experiment not in Store.experiments(uri):
-        return frozenset()
-    return Store(uri, experiment, create=False).finished_cells()
+    store = Store(uri, experiment, create=False)
+    finished = store.finished_cells()
+    if plan.grid.save:
+        known = store.known()
+        complete = {id_ for id_, training in known.items() if training.saved.issuperset(plan.trainings[0].save.words)}
+        lacking = (training.cells.values() for training in plan.trainings if training.id not in complete)
+        finished -= {cell for cells in lacking for cell in cells}
+    return finished
 
 
 # ---- bench compare ----------------------------------------------------------------------------------------
