@@ -41,8 +41,8 @@ class EncoderConfig(MethodConfig):
     projector: Literal["auto", "fc", "gru", "lstm", "textcnn"] = hyper(
         "auto",
         source="Robult, C.2: fc on vectors, gru on sequences (auto); RAML, IV-A: lstm with max-pooling, textcnn on "
-        "words. Names the projector of sequences: a vector always takes fc, also in a data set of vectors alone, and fc "
-        "reads a sequence flattened",
+        "words. Names the projector of sequences: a vector always takes fc, also in a data set of vectors alone, and "
+        "fc reads a sequence flattened",
     )
     gru_hidden: int = hyper(30, source="GMC code", ge=1)
     textcnn_filters: int = hyper(100, source="Kim, EMNLP 2014: 100 of each span", ge=1)

@@ -276,7 +276,9 @@ def test_every_line_a_bundled_grid_comments_out_is_valid() -> None:
     lines = text.splitlines()
     optional = [line.replace("# ", "", 1) for line in lines if ":" in line and line.lstrip().startswith("# ")]
     optional = [
-        line for line in optional if line.startswith(("  ", "tracking", "executor", "corruptions", "save")) and "my_package" not in line
+        line
+        for line in optional
+        if line.startswith(("  ", "tracking", "executor", "corruptions", "save")) and "my_package" not in line
     ]
     assert len(optional) == 13
     for line in optional:
