@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from analysis.paper_sheets import SIDE, Sheet, SheetPanel, make_sheets, to_latex
-from analysis.paper_tables import PAPER_TABLES, PaperTable, _variant, fill, measured
+from analysis.paper_tables import PAPER_TABLES, PaperTable, _variant, fill, layout, measured
 from analysis.published import AVERAGE, subset_key
 from analysis.results import base_method
 from analysis.sections.base import Block, Grid, Head, Inputs, Say, Section, Source, Value, Views
@@ -22,12 +22,21 @@ def papers_section(inputs: Inputs, more: Iterable[pd.DataFrame] = ()) -> Section
         more: rows with the columns of `analysis.paper_tables.MEASURED` that are no cells of the grid: operations,
             DCA, mutual information.
     """
+    theirs = [set(layout(table)["dataset"]) for table in PAPER_TABLES]
+    frame = inputs.frame[inputs.frame["dataset"].replace(dict(inputs.names)).isin(set().union(*theirs))]
     further = [part for part in more if not part.empty]
-    ours = pd.concat([measured(inputs.frame, inputs.checkpoint, inputs.names), *further], ignore_index=True)
-    runs = _runs(inputs)
+    if not frame.empty:
+        further.insert(0, measured(frame, inputs.checkpoint, inputs.names))
+    if not further:
+        return None
+    ours = pd.concat(further, ignore_index=True)
+    runs = _runs(inputs, frame)
     blocks: list[Block] = []
-    for table in PAPER_TABLES:
-        cells = fill(table, ours)
+    for table, datasets in zip(PAPER_TABLES, theirs, strict=True):
+        own = ours[ours["dataset"].isin(datasets)]
+        if own.empty:
+            continue
+        cells = fill(table, own)
         if (cells["n_seeds"] > 0).any():
             sheets = make_sheets(table, cells, checkpoint=inputs.checkpoint)
             blocks += [Head(f"{table.name}: {table.caption}"), _views(inputs, table, cells, sheets, runs)]
@@ -50,9 +59,9 @@ def _views(
     return Views(table.name, (("Ours", ours), ("Published beside ours", beside), ("LaTeX", sources)))
 
 
-def _runs(inputs: Inputs) -> Runs:
+def _runs(inputs: Inputs, frame: pd.DataFrame) -> Runs:
     """The runs behind our numbers, as `fill` names them."""
-    own = inputs.frame[(inputs.frame["checkpoint"] == inputs.checkpoint) & (inputs.frame["corruption"] == "")]
+    own = frame[(frame["checkpoint"] == inputs.checkpoint) & (frame["corruption"] == "")]
     own = own.drop_duplicates("run_id").sort_values("seed", kind="stable")
     found: Runs = {}
     for dataset, ratio, subset, method, run in zip(

@@ -1,6 +1,7 @@
 """Which methods differ: critical-difference diagrams, p values, and how probable an improvement is."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -20,8 +21,9 @@ N_RESAMPLES = 1000
 def ranking_section(inputs: Inputs) -> Section:
     """Primary metrics over data sets and over their parts, then each primary metric where there are several."""
     frame = inputs.frame
+    frame = frame[frame["primary"] & (frame["checkpoint"] == inputs.checkpoint) & (frame["corruption"] == "")]
     if frame.loc[frame["method"] != CONSTANT, "method"].nunique() < 2:
-        text = "A ranking needs two methods or more besides the constant predictor."
+        text = "A ranking needs clean results of two methods or more besides the constant predictor."
         return Section("ranking", "Ranking of the methods", (Say(text, "problem"),))
     blocks: list[Block] = [
         Say(
@@ -29,7 +31,10 @@ def ranking_section(inputs: Inputs) -> Section:
             "the constant predictor is left out. Test after Demšar (2006)."
         )
     ]
-    primary = sorted(frame.loc[frame["primary"], "metric"].unique())
+    inputs = replace(
+        inputs, frame=frame
+    )  # every step checks the frame it is given, so it is given no more than it reads
+    primary = sorted(frame["metric"].unique())
     for metric in [None, *(primary if len(primary) > 1 else [])]:
         blocks += attempt("", partial(_by_metric, inputs, metric))
     blocks += attempt("Probability of improvement", lambda: _improvement(inputs))
@@ -86,7 +91,7 @@ def _pairs(blocks: Blocks, ranking: Ranking) -> Grid:
 
 def _improvement(inputs: Inputs) -> Iterator[Block]:
     selection = Selection(inputs.checkpoint)
-    own = inputs.frame[inputs.frame["checkpoint"] == inputs.checkpoint]
+    own = inputs.frame
     key = frame_key(own.sort_values([*own.columns[:8]]).drop(columns=["training_id", "run_id"]))
     yield Head("How probable an improvement is")
     frame = inputs.cache.frame(
