@@ -30,7 +30,7 @@ from analysis.sections.cost import cost_section, measured_counts
 from analysis.sections.overview import overview_section
 from analysis.sections.papers import papers_section
 from analysis.sections.ranking import ranking_section
-from analysis.sections.representations import analyse
+from analysis.sections.representations import Analysed, analyse
 from analysis.sections.results import hidden_subsets, results_section
 from analysis.tables import CONSTANT_MARK, MISSING, escape_latex, escape_markdown, percent, to_csv
 from datasets.errors import UserError
@@ -119,7 +119,9 @@ def write_report(
         trainings=sources.trainings, counts=sources.counts, curves=sources.curves,
     )  # fmt: skip
     notes = [*sources.notes, *notes, *report_notes(checked, summary, checkpoint), *unused, *hidden_subsets(inputs)]
-    sections = list(_sections(replace(inputs, notes=tuple(notes)), sources.tell))
+    analysed = analyse(inputs, sources.tell)
+    notes += analysed.notes
+    sections = list(_sections(replace(inputs, notes=tuple(notes)), analysed))
     tidy = summary.assign(checkpoint=checkpoint)
     contents: dict[str, bytes] = {
         "results.csv": to_csv(checked).encode(),
@@ -139,18 +141,15 @@ def _write_nothing(directory: Path, title: str, context: Mapping[str, object], s
 # ---- sections ---------------------------------------------------------------------------------------------
 
 
-def _sections(inputs: Inputs, tell: Callable[[str], None]) -> Iterator[Section]:
+def _sections(inputs: Inputs, analysed: Analysed) -> Iterator[Section]:
     """All sections that have a subject, in the papers' order; what fails is a sentence in its place."""
-    analysed = analyse(inputs, tell) if inputs.kept else None
-    if analysed is not None and analysed.notes:
-        inputs = replace(inputs, notes=(*inputs.notes, *analysed.notes))
-    more = [measured_counts(inputs), *(analysed.measured if analysed else [])]
+    more = [measured_counts(inputs), *analysed.measured]
     yield overview_section(inputs)
     yield from _made("results", "Results by data set", lambda: results_section(inputs))
     yield from _made("curves", "Curves", lambda: _curves(inputs))
     yield from _made("papers", "Tables of the papers", lambda: papers_section(inputs, more))
     yield from _made("ranking", "Ranking of the methods", lambda: ranking_section(inputs))
-    yield from analysed.sections() if analysed is not None else ()
+    yield from analysed.sections()
     yield from _made("cost", "Cost", lambda: cost_section(inputs))
 
 

@@ -111,6 +111,8 @@ def analyse(inputs: Inputs, tell: Callable[[str], None] = lambda _: None) -> Ana
         inputs: of which `kept` is read.
         tell: is told what is looked at, for somebody who waits.
     """
+    if not inputs.kept:
+        return Analysed()
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     found = Analysed()

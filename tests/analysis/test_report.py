@@ -351,6 +351,7 @@ def test_kept_arrays_give_their_sections(tmp_path: Path) -> None:
     words = Page((tmp_path / "a" / "index.html").read_text()).words
     assert {"Representations", "DCA (Robult, Table 14): toy, 5%", "Is proximity Gaussian?", missing} <= set(words)
     assert "Alignment, uniformity and separation of classes" in words
+    assert missing in written.notes
     assert list((tmp_path / "a").glob("clusters-*.png"))
     assert written.problems == []
     assert cache.misses > 5
