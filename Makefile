@@ -14,7 +14,7 @@ install: .venv/installed  ## Create .venv and install the suite into it
 	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 install"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[test,lint]'
+	$(BIN)/pip install -qq --editable '.[test,lint]'
 	touch $@
 
 quickstart: install  ## Run the main job: 4 methods x 2 data sets, then the report

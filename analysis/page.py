@@ -106,7 +106,7 @@ def _asset(name: str) -> "Markup":
     """A file of this package's own, which needs no escaping."""
     from markupsafe import Markup
 
-    return Markup(files("analysis").joinpath("templates", name).read_text(encoding="utf-8").strip())
+    return Markup(files("analysis.templates").joinpath(name).read_text(encoding="utf-8").strip())
 
 
 @cache
@@ -114,4 +114,4 @@ def _template() -> "Template":
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(files("analysis").joinpath("templates", "page.html").read_text(encoding="utf-8"))
+    return environment.from_string(files("analysis.templates").joinpath("page.html").read_text(encoding="utf-8"))

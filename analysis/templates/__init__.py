@@ -1,0 +1,1 @@
+"""The report page: markup, style and behaviour."""
