@@ -22,6 +22,8 @@ from bench.writer import Writer
 
 TAIL = 8
 """How many trainings a slot may have left when their order starts to follow their length."""
+START_S = 300.0
+"""How long a worker may take, besides, until its first sign of life: it imports, and loads the data."""
 PEER_POLL_S = 1.0
 """How often a training claimed by another scheduler is asked for again."""
 
@@ -228,7 +230,7 @@ class Runner:
                 for record in records:
                     self.writer.begin(record)
                 self.display.began(slot, stack)
-                self._heard[slot] = time.monotonic()
+                self._heard[slot] = time.monotonic() + START_S
             for event in _events(executor.inbox, 0.2):
                 self._handle(event, executor, free)
             self._kill_silent(executor, free)

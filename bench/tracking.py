@@ -218,7 +218,9 @@ def _client(uri: str) -> "MlflowClient":
         logging.getLogger(name).setLevel(logging.CRITICAL)  # it prints tracebacks of what is raised, and told, anyway
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=uri)
+    # MLflow keeps one store for each URI it has seen: a relative path would be that of the first working directory.
+    file = sqlite_path(uri)
+    return MlflowClient(tracking_uri=uri if file is None else f"sqlite:///{file}")
 
 
 def _create_sqlite(file: Path) -> None:

@@ -77,8 +77,11 @@ def plans(_prepared: None) -> dict[str, Plan]:
 # ---- what there is ----------------------------------------------------------------------------------------------
 
 
+OTHERS = {"quickstart", "handwritten", "robult-paper", "raml-paper", *(f"question-{n}" for n in range(1, 5))}
+
+
 def test_every_table_with_something_to_run_has_a_grid() -> None:
-    assert set(bundled_names()) == {*GRIDS.values(), "quickstart", "handwritten", "robult-paper", "raml-paper"}
+    assert set(bundled_names()) == {*GRIDS.values(), *OTHERS}
     for (paper, table), name in GRIDS.items():
         said = {"robult": "Robult", "raml": "RAML"}[paper]
         assert bundled_grids()[name].startswith(f"{said}, Table {table}: ")

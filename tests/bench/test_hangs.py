@@ -2,9 +2,11 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.bench.run_tools import ODD, bench, start, statuses, workers, write_grid
 from tests.bench.test_run import until
@@ -28,6 +30,7 @@ def test_a_worker_that_makes_no_step_is_killed_and_the_grid_goes_on(tmp_path: Pa
     assert statuses(tmp_path, "training") == ["FAILED"] * 2 + ["FINISHED"] * 2
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_killed(tmp_path: Path) -> None:
     slow = GRID.replace(f'"{ODD}:Linear", ', "").replace(
         f'{ODD}:Hanging": {{label: hanging}}', f'{ODD}:Linear": {{pause_s: 2.0}}'
@@ -36,6 +39,7 @@ def test_a_stopped_worker_is_killed(tmp_path: Path) -> None:
     process = start("run", "grid.yaml", cwd=tmp_path)
     until(lambda: "RUNNING" in statuses(tmp_path, "training"))
     until(lambda: len(workers(process.pid)) > 0)
+    time.sleep(8)  # it has begun its steps, so that its silence is that of a worker at work
     stopped: list[psutil.Process] = workers(process.pid)
     for worker in stopped:
         os.kill(worker.pid, signal.SIGSTOP)

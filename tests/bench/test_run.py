@@ -186,7 +186,7 @@ def until(condition: "object", timeout_s: float = 60) -> None:
 
 
 def test_ctrl_c_stops_within_two_seconds_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    write_grid(tmp_path, slow(0.05))
+    write_grid(tmp_path, slow(0.15))
     process = start("run", "grid.yaml", cwd=tmp_path)
     until(lambda: len(finished_cells(tmp_path)) >= 3)
     family = descendants(process.pid)
