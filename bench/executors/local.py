@@ -54,6 +54,8 @@ class LocalExecutor:
         self._reader, self._writer = multiprocessing.Pipe(duplex=False)
         threading.Thread(target=_pump, args=(self._reader, self.inbox), daemon=True).start()
         self._pools = [self._pool(slot) for slot in range(len(devices))]
+        self._lives = [0] * len(devices)
+        """How often each slot was renewed: what an earlier life still has to say is nobody's any more."""
 
     def _pool(self, slot: int) -> ProcessPool:
         return ProcessPool(
@@ -67,11 +69,11 @@ class LocalExecutor:
         """Train a stack on a free slot; its time-out is that of its trainings one after the other."""
         timeout = None if self.timeout_s is None else self.timeout_s * len(trainings)
         future = self._pools[slot].schedule(worker.work, args=(trainings, records, self.spool_folder), timeout=timeout)
-        future.add_done_callback(self._on_done(slot))
+        future.add_done_callback(self._on_done(slot, self._lives[slot]))
 
-    def _on_done(self, slot: int) -> Callable[["Future[list[Outcome]]"], None]:
+    def _on_done(self, slot: int, life: int) -> Callable[["Future[list[Outcome]]"], None]:
         def tell(future: "Future[list[Outcome]]") -> None:
-            if future.cancelled():
+            if future.cancelled() or life != self._lives[slot]:
                 return
             error = future.exception()
             event: Event = {"slot": slot}
@@ -93,6 +95,7 @@ class LocalExecutor:
 
     def renew(self, slot: int) -> None:
         """Give the slot a new pool after a death, which may have left the old one's locks held."""
+        self._lives[slot] += 1
         old, self._pools[slot] = self._pools[slot], self._pool(slot)
         threading.Thread(target=_stop, args=(old,), daemon=True).start()
 
