@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.tracking import Store, check_store, resolve_uri, sqlite_path
+from bench.tracking import Reader, check_store, resolve_uri, sqlite_path
 from datasets.errors import DataError, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -218,9 +218,9 @@ def _finished_cells(plan: "Plan") -> frozenset[str]:
     """Ids of a plan's finished cells; those of a training that lacks the arrays `save` asks for are not."""
     uri, experiment = plan.grid.tracking.uri, plan.grid.name
     file = sqlite_path(uri)
-    if (file is not None and not file.exists()) or experiment not in Store.experiments(uri):
+    if (file is not None and not file.exists()) or experiment not in Reader.experiments(uri):
         return frozenset()
-    store = Store(uri, experiment, create=False)
+    store = Reader(uri, experiment, create=False)
     finished = store.finished_cells()
     if plan.grid.save:
         known = store.known()
@@ -244,12 +244,12 @@ def compare_stored(a: str, b: str, checkpoint: str | None, tracking_uri: str | N
     file = sqlite_path(uri)
     if file is not None and not file.exists():
         raise UserError(f"there is no tracking store at {file}: name one with --tracking-uri.")
-    known = Store.experiments(uri)
+    known = Reader.experiments(uri)
     for name in (a, b):
         if name not in known:
             hint = did_you_mean(name, known)
             raise UserError(f"no experiment '{name}' in {uri}.{hint} There are: {', '.join(known) or 'none'}.")
-    stores = [Store(uri, name, create=False) for name in (a, b)]
+    stores = [Reader(uri, name, create=False) for name in (a, b)]
     sides = [Experiment(store.name, store.results(), store.settings(), store.versions()) for store in stores]
     found = compare_experiments(*sides, checkpoint=checkpoint)
     if as_json:

@@ -53,7 +53,7 @@ def _torch() -> list[Finding]:
 
 
 def _store(uri: str | None) -> Finding:
-    from bench.tracking import Store, check_store, resolve_uri, sqlite_path
+    from bench.tracking import Reader, check_store, resolve_uri, sqlite_path
 
     uri = resolve_uri(uri)
     try:
@@ -61,7 +61,7 @@ def _store(uri: str | None) -> Finding:
         file = sqlite_path(uri)
         if file is not None and not file.exists():
             return Finding("tracking", "ok", f"{uri} (made by the first run)")
-        names = Store.experiments(uri)
+        names = Reader.experiments(uri)
     except UserError as error:
         return Finding("tracking", "wrong", str(error))
     return Finding("tracking", "ok", f"{uri}: {len(names)} experiments")

@@ -1,0 +1,161 @@
+"""MLflow's client, made quiet, and its errors put into one sentence each."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.tracking.places import StoreUnreachable, TrackingError, check_store, safe_name, sqlite_path
+from datasets.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_PAGE = 1000
+
+
+def connect(uri: str) -> "MlflowClient":
+    """A client for `uri`; MLflow is told to be quiet, to send nothing home and to give up on a dead server soon."""
+    for key, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    }.items():
+        os.environ.setdefault(key, value)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # it prints tracebacks of what is raised, and told, anyway
+    from mlflow import MlflowClient
+
+    # MLflow keeps one store for each URI it has seen: a relative path would be that of the first working directory.
+    file = sqlite_path(uri)
+    return MlflowClient(tracking_uri=uri if file is None else f"sqlite:///{file}")
+
+
+def _create_sqlite(file: Path) -> None:
+    """Make a new SQLite store beside its place and put it there whole.
+
+    Several processes that open a new store at once break it, and one that is killed leaves half the tables.
+    """
+    draft = file.with_name(f".{file.name}.{os.getpid()}.new")
+    try:
+        with plain_errors(f"sqlite:///{draft}"):
+            connect(f"sqlite:///{draft}").search_experiments(max_results=1)
+        with contextlib.suppress(FileExistsError):  # another process was first: its store serves as well
+            file.hardlink_to(draft)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _remove_drafts(file: Path) -> None:
+    """Remove drafts of a store whose makers were killed; SQLite's journals of them too."""
+    import psutil
+
+    for draft in file.parent.glob(f".{file.name}.*.new*"):
+        pid = draft.name.removeprefix(f".{file.name}.").partition(".")[0]
+        if not (pid.isdigit() and psutil.pid_exists(int(pid))):
+            draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def plain_errors(uri: str) -> Iterator[None]:
+    """Turn what MLflow and its transports raise into one sentence."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except UserError:
+        raise
+    except MlflowException as error:
+        text = str(error).splitlines()[0]
+        if "out-of-date" in text:
+            raise TrackingError(
+                f"tracking store {uri} was made by an older MLflow: back it up, then run: mlflow db upgrade {uri}"
+            ) from error
+        if error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+            raise TrackingError(
+                f"tracking server {uri} refuses the login: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            ) from error
+        if "disk is full" in str(error) or "No space left" in str(error):
+            raise StoreUnreachable(f"tracking store {uri}: the disk is full; make room.") from error
+        transient = ("locked", "Max retries", "timed out", "Connection", "disk I/O", "temporarily")
+        kind = StoreUnreachable if any(word in str(error) for word in transient) else TrackingError
+        raise kind(f"tracking store {uri} does not take the request: {text}") from error
+    except OSError as error:  # requests' ConnectionError among them
+        raise StoreUnreachable(f"tracking store {uri} cannot be reached: {error}") from error
+
+
+class Experiment:
+    """One experiment in one MLflow store."""
+
+    def __init__(self, uri: str, experiment: str, *, create: bool = True) -> None:
+        """Open, or create, the experiment.
+
+        Raises:
+            TrackingError: the store cannot be used, or `create` is False and the experiment is not there.
+        """
+        check_store(uri)
+        self.uri, self.name = uri, experiment
+        file = sqlite_path(uri)
+        if file is not None:
+            _remove_drafts(file)
+            if not file.exists():
+                _create_sqlite(file)
+        self._client = connect(uri)
+        with plain_errors(uri):
+            self.experiment_id = self._experiment(create)
+
+    @staticmethod
+    def experiments(uri: str) -> list[str]:
+        """Names of the experiments in a store.
+
+        Raises:
+            TrackingError: the store cannot be used.
+        """
+        check_store(uri)
+        client = connect(uri)
+        with plain_errors(uri):
+            return sorted(experiment.name for experiment in client.search_experiments())
+
+    def _experiment(self, create: bool) -> str:
+        found = self._client.get_experiment_by_name(self.name)
+        if found is not None:
+            if found.lifecycle_stage != "active":
+                raise TrackingError(
+                    f"experiment '{self.name}' was deleted in {self.uri}: restore it "
+                    f"(mlflow experiments restore -x {found.experiment_id}) or give the grid another name."
+                )
+            return str(found.experiment_id)
+        if not create:
+            names = ", ".join(sorted(e.name for e in self._client.search_experiments())) or "none"
+            raise TrackingError(f"no experiment '{self.name}' in {self.uri}; there are: {names}.")
+        file = sqlite_path(self.uri)
+        location = (file.parent / "mlartifacts" / safe_name(self.name)).as_uri() if file else None
+        try:
+            return str(self._client.create_experiment(self.name, artifact_location=location))
+        except Exception:  # another scheduler made it a moment ago
+            again = self._client.get_experiment_by_name(self.name)
+            if again is None:
+                raise
+            return str(again.experiment_id)
+
+    def _search(self, query: str) -> Iterator["Run"]:
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self.experiment_id], query, max_results=_PAGE, page_token=token, order_by=["attributes.start_time ASC"]
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _database(self) -> Any:
+        """MLflow's own store where it is a database, else None."""
+        store: Any = getattr(getattr(self._client, "_tracking_client", None), "store", None)
+        return store if hasattr(store, "ManagedSessionMaker") else None

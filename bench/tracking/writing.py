@@ -1,0 +1,174 @@
+"""What the suite tells MLflow; every write is safe to repeat: what is already there is found and kept."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.spool import Outcome
+from bench.tracking.client import plain_errors
+from bench.tracking.reading import ARRAYS, Known, Reader
+from datasets.corruption import split_condition
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+_BATCH = 1000
+"""The most metrics MLflow takes in one `log_batch`."""
+_TAG_LENGTH = 4000
+"""The longest tag that is worth reading with every run; MLflow takes 8000 characters."""
+
+
+class Store(Reader):
+    """Reads and writes one experiment. Not thread-safe but for `known`: a single writer uses it."""
+
+    def open_grid(self, digest: str, tags: Mapping[str, str], files: Mapping[str, str], started_ms: int) -> str:
+        """The grid's run: found by the digest of what it asks for, or made with its tags and text files."""
+        with plain_errors(self.uri):
+            for run in self._search(f"tags.stage = 'grid' AND tags.grid_digest = '{digest}'"):
+                self._client.update_run(run.info.run_id, status="RUNNING")
+                return str(run.info.run_id)
+            tags = {"stage": "grid", "grid_digest": digest, **tags}
+            run = self._client.create_run(
+                self.experiment_id, start_time=started_ms, tags=tags, run_name=f"grid {self.name}"
+            )
+            for name, text in files.items():
+                self._client.log_text(run.info.run_id, text, name)
+            return str(run.info.run_id)
+
+    def close_run(self, run_id: str, status: str) -> None:
+        with plain_errors(self.uri):
+            self._client.set_terminated(run_id, status)
+
+    def begin(self, record: Mapping[str, Any], grid_run: str, started_ms: int) -> tuple[str, bool]:
+        """A run for a training that started at `started_ms`, and whether it is new.
+
+        An earlier attempt that left no finished cell is deleted; one that did is kept, to be completed.
+        """
+        with plain_errors(self.uri):
+            known = self.known(record["training_id"]).get(record["training_id"])
+            if known is not None and (known.status == "FINISHED" or known.conditions):
+                return known.run_id, False
+            if known is not None:
+                self._client.delete_run(known.run_id)
+            return self._create_training(record, grid_run, started_ms), True
+
+    def _create_training(self, record: Mapping[str, Any], grid_run: str, started_ms: int) -> str:
+        tags = {"stage": "training", "mlflow.parentRunId": grid_run, **record["tags"], **record["training_tags"]}
+        run = self._client.create_run(self.experiment_id, start_time=started_ms, tags=tags, run_name=record["name"])
+        return str(run.info.run_id)
+
+    def write(self, outcome: Outcome, grid_run: str, run_id: str | None = None, *, fresh: bool = False) -> str:
+        """Write the outcome of a training; repeating it changes nothing. Returns the training's run id.
+
+        Args:
+            outcome: what the worker made.
+            grid_run: parent of a training run that has to be made.
+            run_id: the training's run, where it is known.
+            fresh: the run was made by this process and nothing was written to it, so nothing need be looked up.
+        """
+        record = outcome["record"]
+        with plain_errors(self.uri):
+            known = None if fresh else self.known(record["training_id"]).get(record["training_id"])
+            if run_id is None:
+                started_ms: int = outcome["started_ms"] if "started_ms" in outcome else outcome["ended_ms"]
+                run_id = known.run_id if known else self._create_training(record, grid_run, started_ms)
+            if outcome["status"] == "failed":
+                self._write_failure(run_id, outcome)
+                return run_id
+            finished = known is not None and known.status == "FINISHED"
+            if not finished:
+                self._write_training(run_id, outcome)
+            self._write_cells(run_id, outcome, {} if fresh else self._cells(record["training_id"]), known)
+            if not finished:
+                self._client.set_terminated(run_id, "FINISHED", end_time=outcome["ended_ms"])
+            return run_id
+
+    def keep_arrays(self, run_id: str, file: Path, saved: Sequence[str]) -> None:
+        """Keep the arrays of a training with its run; repeating it changes nothing."""
+        if not saved or not file.exists():
+            return
+        with plain_errors(self.uri), tempfile.TemporaryDirectory() as folder:
+            named = Path(folder) / ARRAYS
+            named.symlink_to(file.absolute())
+            self._client.log_artifact(run_id, str(named))
+            self._client.set_tag(run_id, "saved", ",".join(sorted(saved)))
+
+    def _write_failure(self, run_id: str, outcome: Outcome) -> None:
+        self._client.set_tag(run_id, "failure", outcome["reason"][:4000])
+        if outcome.get("traceback"):
+            self._client.log_text(run_id, outcome["traceback"], "traceback.txt")
+        self._client.set_terminated(run_id, "FAILED", end_time=outcome["ended_ms"])
+
+    def _write_training(self, run_id: str, outcome: Outcome) -> None:
+        from mlflow.entities import Dataset, DatasetInput, Metric, Param
+
+        record = outcome["record"]
+        metrics = [Metric(f"cost/{key}", value, outcome["ended_ms"], 0) for key, value in outcome["cost"].items()]
+        metrics.append(Metric("best_epoch", outcome["best_epoch"], outcome["ended_ms"], 0))
+        for step, row in enumerate(outcome["curves"], start=1):
+            stamp = int(row["time_ms"])
+            metrics += [Metric(key, value, stamp, step) for key, value in row.items() if key != "time_ms"]
+        params = [Param(key, value[:6000]) for key, value in record["params"].items()]
+        self._client.log_batch(run_id, metrics=metrics[:_BATCH], params=params)
+        for start in range(_BATCH, len(metrics), _BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+        data = record["data"]
+        dataset = Dataset(
+            name=data["name"],
+            digest=data["fingerprint"][:36],
+            source_type="robult-bench",
+            source=json.dumps({"data_set": data["name"]}),
+            profile=json.dumps(data["sizes"]),
+        )
+        self._client.log_inputs(run_id, [DatasetInput(dataset)])
+        if outcome.get("warning"):
+            self._client.set_tag(run_id, "warning", outcome["warning"][:4000])
+
+    def _write_cells(self, training_run: str, outcome: Outcome, there: Mapping[str, str], known: Known | None) -> None:
+        """Make the cell runs that are missing, complete those cut short, leave the finished ones alone."""
+        record, stamp = outcome["record"], outcome["ended_ms"]
+        done = known.conditions if known else frozenset()
+        for name, scores in outcome["cells"].items():
+            if name in done:
+                continue
+            run_id = there.get(name) or self._create_cell(record, name, training_run, stamp)
+            self._client.log_batch(run_id, metrics=list(_cell_metrics(scores, stamp)))
+            self._client.set_terminated(run_id, "FINISHED", end_time=stamp)
+        finished = ",".join(sorted({*outcome["cells"], *done}))
+        if len(finished) <= _TAG_LENGTH:
+            self._client.set_tag(training_run, "conditions", finished)
+
+    def _create_cell(self, record: Mapping[str, Any], name: str, training_run: str, stamp: int) -> str:
+        subset, corruption = split_condition(name)
+        tags = {
+            "stage": "cell",
+            "mlflow.parentRunId": training_run,
+            "cell_id": record["cells"][name],
+            "modalities": subset,
+            "corruption": str(corruption),
+            **record["tags"],
+        }
+        run = self._client.create_run(self.experiment_id, start_time=stamp, tags=tags, run_name=name)
+        return str(run.info.run_id)
+
+    def kill(self, run_ids: Iterable[str]) -> None:
+        """Mark runs that were cut short."""
+        with plain_errors(self.uri):
+            for run_id in run_ids:
+                self._client.set_terminated(run_id, "KILLED")
+
+    def log_files(self, run_id: str, folder: Path, under: str) -> None:
+        """Keep every file of `folder` as an artifact of the run, below `under`."""
+        with plain_errors(self.uri):
+            self._client.log_artifacts(run_id, str(folder), under)
+
+
+def _cell_metrics(scores: Mapping[str, Mapping[str, float]], stamp: int) -> "Iterator[Metric]":
+    """`last/acc`, `best/acc`, ...: few keys, because the UI slows down with thousands."""
+    from mlflow.entities import Metric
+
+    for checkpoint, row in scores.items():
+        for name, value in row.items():
+            yield Metric(f"{checkpoint}/{name}", value, stamp, 0)
