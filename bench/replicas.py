@@ -48,6 +48,9 @@ class Replicas(Protocol):
     def refresh(self) -> None:
         """Take over what was changed in the methods from outside: buffers, restored weights."""
 
+    def keep(self, kept: Sequence[int]) -> None:
+        """Go on with these replicas alone, with their weights and what the optimiser remembers of them."""
+
 
 def make_replicas(methods: Sequence[Method], settings: TrainSettings) -> Replicas:
     """The one method as it is, or several as a stack."""
@@ -102,6 +105,9 @@ class Alone:
     def refresh(self) -> None:
         """Nothing is kept beside the method."""
 
+    def keep(self, kept: Sequence[int]) -> None:
+        """There is but one."""
+
 
 def _first(x: Tensor) -> Tensor:
     return x[0]
@@ -136,6 +142,9 @@ class Stack:
 
     def begin(self, stage: Stage) -> None:
         self._gather([name for name in self.learnable if stage.covers(name)])
+        self._optimise()
+
+    def _optimise(self) -> None:
         settings = self.settings
         rows = [nn.Parameter(row) for row in self.weights.detach()]  # views: one optimiser tensor a replica
         self.rows = rows
@@ -168,6 +177,16 @@ class Stack:
 
     def _state(self, *, gradient: bool) -> dict[str, Tensor]:
         return self.fixed | self._named(self.weights if gradient else self.weights.detach())
+
+    def keep(self, kept: Sequence[int]) -> None:
+        old_rows, old = self.rows, self.optimiser
+        self.methods = [self.methods[k] for k in kept]
+        self.alone = self.methods[0]  # one that was let go is told neither stage nor mode
+        self._gather(self.trained)
+        self._optimise()
+        for row, k in zip(self.rows, kept, strict=True):
+            if old_rows[k] in old.state:
+                self.optimiser.state[row] = old.state[old_rows[k]]
 
     # ---- calls --------------------------------------------------------------------------------------------
 

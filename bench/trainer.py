@@ -6,7 +6,7 @@ Shapes: K replicas, N samples, B batch, M modalities, S modality subsets, W task
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 from bench.arrays import PSEUDO_EPOCH
 from bench.plan import Training
 from bench.replicas import make_replicas, train_mode
-from datasets.base import Data, DataSpec, Part
+from datasets.base import Data, DataSpec, Part, Split
 from datasets.batch import Batch, make_batch
 from datasets.corruption import Corruption, condition, corrupted, split_condition
 from datasets.errors import UserError
@@ -151,6 +151,8 @@ class Replica:
     """Why it cannot go on; the others do."""
     curves: list[Row] = field(default_factory=list)
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    validation: dict[str, Row] = field(default_factory=dict)
+    """Modality subset -> validation metrics of the last epoch."""
     best: float = -np.inf
     best_epoch: int = 0
     best_state: dict[str, Tensor] | None = None
@@ -225,7 +227,12 @@ class Trainer:
     """Trainings of one method, data set and train settings, from initial weights to test metrics, all at once."""
 
     def __init__(
-        self, trainings: Sequence[Training], data: Data, device: str = "cpu", on_step: OnStep = lambda: None
+        self,
+        trainings: Sequence[Training],
+        data: Data,
+        device: str = "cpu",
+        on_step: OnStep = lambda: None,
+        split: Split = "test",
     ) -> None:
         """Build the replicas.
 
@@ -234,18 +241,23 @@ class Trainer:
             data: what they are trained on.
             device: of all tensors.
             on_step: called after every step of training or evaluation, as a sign of life.
+            split: what the cells are evaluated on; a search looks at `valid` alone.
         """
         self.spec, self.task, self.data, self.device = data.spec, data.spec.task, data, device
-        self.on_step = on_step
+        self.on_step, self.split = on_step, split
         self.settings = trainings[0].settings
         self.parts = {name: resident(data.parts[name], device) for name in ("train", "valid")}
         self.replicas = [make_replica(training, data.spec, data.parts["train"], device) for training in trainings]
+        self.asked = list(self.replicas)
+        """All of them, those included that were dropped on the way."""
         self.methods = [replica.method for replica in self.replicas]
         self.models = make_replicas(self.methods, self.settings)
         self.labelled = torch.as_tensor(np.stack([r.labelled for r in self.replicas]), device=device)  # (K, N)
         self.available = torch.as_tensor(np.stack([r.available for r in self.replicas]), device=device)  # (K, N, M)
         self.batch_size = min(self.settings.batch_size, len(self.parts["train"]))
         self.steps = len(self.parts["train"]) // self.batch_size
+        self.trained_s = 0.0
+        """Seconds of all epochs so far."""
 
     @property
     def running(self) -> list[Replica]:
@@ -263,25 +275,41 @@ class Trainer:
         Returns:
             For each training its result, or why it failed: a loss that is no longer finite, or no label to learn from.
         """
-        started = time.perf_counter()
         try:
-            for epoch, rows in enumerate(self._epochs(), start=1):
+            for epoch, rows in enumerate(self.epochs(), start=1):
                 for replica, row in rows:
                     on_epoch(replica.training, epoch, row)
-            trained_s = time.perf_counter() - started
-            if self.running:
-                self._evaluate()
+            return self.results()
         except TrainingFailed as failure:  # of all of them alike
-            return [failure for _ in self.replicas]
-        cost = self._cost(trained_s, time.perf_counter() - started)
+            return [failure for _ in self.asked]
+
+    def results(self) -> list[Result | TrainingFailed]:
+        """What each training gave, or why it failed, once `epochs` has ended; the cells are evaluated here."""
+        trained_s = self.trained_s
+        started = time.perf_counter()
+        if self.running:
+            self._evaluate()
+        cost = self._cost(trained_s, trained_s + time.perf_counter() - started)
         return [
             replica.failure or Result(
                 replica.curves, replica.cells, replica.best_epoch, replica.warning, cost, replica.arrays
             )
-            for replica in self.replicas
+            for replica in self.asked
         ]  # fmt: skip
 
-    def _epochs(self) -> Iterator[list[tuple[Replica, Row]]]:
+    def drop(self, training_ids: Container[str], why: str) -> None:
+        """Let trainings go between two epochs: they fail with this reason, and cost nothing from then on."""
+        for replica in self.replicas:
+            if replica.training.id in training_ids and replica.failure is None:
+                replica.failure = TrainingFailed(why)
+        kept = [k for k, replica in enumerate(self.replicas) if replica.failure is None]
+        if kept and len(kept) < len(self.replicas):
+            self.models.keep(kept)
+            self.replicas = [self.replicas[k] for k in kept]
+            self.methods = [replica.method for replica in self.replicas]
+            self.labelled, self.available = self.labelled[kept], self.available[kept]
+
+    def epochs(self) -> Iterator[list[tuple[Replica, Row]]]:
         """Train stage by stage and epoch by epoch, yielding each epoch's rows of the replicas that go on."""
         if not self.methods[0].iterative:
             return
@@ -292,11 +320,13 @@ class Trainer:
             for done in range(epochs):
                 if not self.running:
                     return
+                started = time.perf_counter()
                 rows = self._train_epoch(epoch, (done / epochs, (done + 1) / epochs))
                 rows = [row | valid for row, valid in zip(rows, self._validate(), strict=True)]
                 if plateau is not None:
                     self._adapt(plateau, rows[0])
                 epoch += 1
+                self.trained_s += time.perf_counter() - started
                 yield list(self._told(rows, last=stage is stages[-1][0]))
 
     def _told(self, rows: list[Row], *, last: bool) -> Iterator[tuple[Replica, Row]]:
@@ -465,6 +495,20 @@ class Trainer:
             total = summed if total is None else total + summed
         return None if total is None else (total / len(part)).cpu().numpy()
 
+    def validation(self, subsets: list[str]) -> dict[str, dict[str, Row]]:
+        """Training id -> modality subset -> validation metrics after this epoch, of the replicas that go on.
+
+        Those of `selection_subsets` are at hand; others are evaluated now.
+        """
+        known = set(selection_subsets(self.spec))
+        if more := [subset for subset in subsets if subset not in known]:
+            part = self.parts["valid"]
+            for replica, outputs in zip(self.replicas, self._finite_outputs(part, more), strict=True):
+                if replica.failure is None:
+                    rows = (self.task.evaluate(output, part.truth) for output in outputs)
+                    replica.validation |= dict(zip(more, rows, strict=True))
+        return {r.training.id: {subset: r.validation[subset] for subset in subsets} for r in self.running}
+
     def _finite_outputs(self, part: Resident, subsets: list[str]) -> NDArray[np.float32]:
         """Outputs of a split on each of S modality subsets, (K, S, N, W); a replica whose are not finite has failed."""
         outputs = self.outputs(part, subset_masks(self.spec, subsets, self.device))
@@ -488,6 +532,7 @@ class Trainer:
                 rows.append({})
                 continue
             scores = {subset: self.task.evaluate(out, part.truth) for subset, out in zip(subsets, outputs, strict=True)}
+            replica.validation = scores
             row = {f"valid/{name}": value for name, value in scores[self.spec.full].items()}
             rows.append(row | {"valid/score": float(np.mean([sign * s[self.task.primary] for s in scores.values()]))})
         return rows
@@ -502,7 +547,7 @@ class Trainer:
         return float(torch.stack(losses).mean())
 
     def _evaluate(self) -> None:
-        """Test metrics at the last epoch and at the best validation epoch, into `cells`."""
+        """Metrics of `split` at the last epoch and at the best validation epoch, into `cells`."""
         checkpoint = self.replicas[0].training.save.checkpoint
         better = [r for r in self.running if r.best_state is not None and r.best_epoch != len(r.curves)]
         last = self._finished_scores(
@@ -519,7 +564,7 @@ class Trainer:
             replica.cells = {name: {"last": last[k][name], "best": chosen[name]} for name in last[k]}
 
     def _finished_scores(self, *, keep: list[Replica]) -> list[dict[str, Row]]:
-        """Test metrics of each replica under every condition; none of one that has failed.
+        """Metrics of `split` of each replica under every condition; none of one that has failed.
 
         Args:
             keep: the replicas for which these are the weights whose arrays the grid asks for.
@@ -532,7 +577,7 @@ class Trainer:
             asked.setdefault(corruption, []).append(subset)
         scores: list[dict[str, Row]] = [{} for _ in self.replicas]
         for corruption, subsets in asked.items():
-            part = resident(corrupted(self.data, self.data.parts["test"], corruption), self.device)
+            part = resident(corrupted(self.data, self.data.parts[self.split], corruption), self.device)
             outputs = self._finite_outputs(part, subsets)
             names = [condition(subset, corruption) for subset in subsets]
             for k, replica in enumerate(self.replicas):
