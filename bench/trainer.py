@@ -17,11 +17,22 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from bench.arrays import PSEUDO_EPOCH
+from bench.evaluation import (
+    Asked,
+    Resident,
+    batches,
+    corrupted_resident,
+    corruptions_at_once,
+    outputs_one_by_one,
+    outputs_together,
+    resident,
+    subset_masks,
+)
 from bench.plan import Training
 from bench.replicas import make_replicas, train_mode
 from datasets.base import Data, DataSpec, Part, Split
-from datasets.batch import Batch, make_batch
-from datasets.corruption import Corruption, condition, corrupted, split_condition
+from datasets.batch import Batch
+from datasets.corruption import Corruption, condition, split_condition
 from datasets.errors import UserError
 from datasets.labels import label_mask, label_warning
 from datasets.missing import training_availability
@@ -30,11 +41,6 @@ from datasets.tasks import masked_mean
 from methods.base import Method, Stage
 from methods.noise import replica_keys
 from methods.registry import METHODS
-
-EVALUATION_ROWS = 8192
-"""Rows of one evaluation pass of all replicas: several modality subsets of a small split go through together."""
-LEAST_ROWS = 1024
-"""Rows that are worth a pass, however many replicas there are."""
 
 Row = dict[str, float]
 
@@ -62,29 +68,6 @@ class Result:
     """What the grid keeps, see `bench.arrays`."""
 
 
-@dataclass(frozen=True)
-class Resident:
-    """One split on the device: gathered by index, never copied again."""
-
-    inputs: Mapping[str, Tensor]
-    target: Tensor
-    truth: NDArray[Any]
-    """The target as NumPy, for the metrics."""
-
-    def __len__(self) -> int:
-        return len(self.target)
-
-    def batch(self, index: Tensor, **more: Any) -> Batch:
-        """The samples `index` (B,) as a batch; `more` as `make_batch` takes it."""
-        return make_batch({name: x[index] for name, x in self.inputs.items()}, self.target[index], **more)
-
-
-def resident(part: Part, device: str) -> Resident:
-    """Move a split to the device."""
-    inputs = {name: torch.as_tensor(np.ascontiguousarray(x), device=device) for name, x in part.inputs.items()}
-    return Resident(inputs, torch.as_tensor(np.ascontiguousarray(part.target), device=device), part.target)
-
-
 def build(training: Training, spec: DataSpec) -> Method:
     """The method with its initial weights, which depend on method, data set, label ratio and seed alone."""
     cls = METHODS.get(training.method.name)
@@ -92,12 +75,6 @@ def build(training: Training, spec: DataSpec) -> Method:
     with torch.random.fork_rng(devices=[]):  # nn.Module initialisers know only the global generator
         torch.manual_seed(seed)
         return cls(spec.modalities, spec.task, training.method.config)
-
-
-def subset_masks(spec: DataSpec, subsets: Sequence[str], device: str) -> Tensor:
-    """(S, M) bool: which modalities each subset holds."""
-    members = [set(subset.split("+")) for subset in subsets]
-    return torch.tensor([[name in member for name in spec.modalities] for member in members], device=device)
 
 
 def selection_subsets(spec: DataSpec) -> list[str]:
@@ -256,6 +233,8 @@ class Trainer:
         self.available = torch.as_tensor(np.stack([r.available for r in self.replicas]), device=device)  # (K, N, M)
         self.batch_size = min(self.settings.batch_size, len(self.parts["train"]))
         self.steps = len(self.parts["train"]) // self.batch_size
+        self.together = True
+        """Whether several conditions can be evaluated in one pass, until a method proves otherwise."""
         self.trained_s = 0.0
         """Seconds of all epochs so far."""
 
@@ -458,36 +437,41 @@ class Trainer:
 
     # ---- evaluation ---------------------------------------------------------------------------------------
 
-    def outputs(self, part: Resident, masks: Tensor) -> NDArray[np.float32]:
-        """Raw outputs of every replica for every subset, masks (S, M) -> (K, S, N, W)."""
-        train_mode(self.methods, False)
-        n, rows = len(part), len(masks) * len(part)
-        at_once = max(EVALUATION_ROWS // len(self.methods), LEAST_ROWS)
-        chunks = []
-        for start in range(0, rows, at_once):
-            row = torch.arange(start, min(start + at_once, rows), device=self.device)
-            batch = part.batch(row % n, available=masks[row // n], labelled=torch.zeros_like(row, dtype=torch.bool))
-            chunks.append(self.models.shared("predict", batch))
-            self.on_step()
-        together = torch.cat(chunks, dim=1)
-        return together.reshape(len(self.methods), len(masks), n, -1).cpu().numpy()
+    def outputs(self, asked: Sequence[Asked]) -> NDArray[np.float32]:
+        """Raw outputs of every replica for each of C conditions on N samples, (K, C, N, W).
 
-    def _batches(self, part: Resident, available: Tensor) -> Iterator[Batch]:
-        """A split in unlabelled batches under one modality subset, (M,) bool."""
+        All conditions go through together, so that encoders meet what they share once. A method whose predictions for
+        a condition depend on what is then left out goes through condition by condition.
+        """
         train_mode(self.methods, False)
-        for rows in torch.split(torch.arange(len(part), device=self.device), LEAST_ROWS):
-            nothing = torch.zeros_like(rows, dtype=torch.bool)
-            yield part.batch(rows, available=available.expand(len(rows), -1), labelled=nothing)
+        masks = subset_masks(self.spec, [one.subset for one in asked], self.device)
+        if self.together:
+            outputs = outputs_together(self._predict, len(self.methods), asked, masks)
+            if self._is_finite(outputs):
+                return outputs
+        outputs = outputs_one_by_one(self._predict, asked, masks)
+        self.together = self.together and not self._is_finite(outputs)  # weights that diverged say nothing about it
+        return outputs
+
+    def _predict(self, batch: Batch) -> Tensor:
+        self.on_step()
+        return self.models.shared("predict", batch)  # type: ignore[no-any-return]
+
+    def _is_finite(self, outputs: NDArray[np.float32]) -> bool:
+        """Whether the outputs (K, ...) of the replicas that go on are."""
+        return bool(np.isfinite(outputs[[replica.failure is None for replica in self.replicas]]).all())
 
     def embeddings(self, part: Resident, available: Tensor) -> dict[str, NDArray[np.float32]]:
         """The representations of a split under one modality subset, (M,) bool -> name -> (K, N, d)."""
-        chunks = [self.models.shared("embed", batch) for batch in self._batches(part, available)]
+        train_mode(self.methods, False)
+        chunks = [self.models.shared("embed", batch) for batch in batches(part, available)]
         return {name: torch.cat([chunk[name] for chunk in chunks], dim=1).cpu().numpy() for name in chunks[0]}
 
     def fusion_weights(self, part: Resident, available: Tensor) -> NDArray[np.float32] | None:
         """Mean over a split of each feature's weights, (M,) bool -> (K, M, D); None where the method has none."""
+        train_mode(self.methods, False)
         total: Tensor | None = None
-        for batch in self._batches(part, available):
+        for batch in batches(part, available):
             told = self.models.shared("fusion_weights", batch)
             if not told:
                 return None
@@ -503,19 +487,18 @@ class Trainer:
         known = set(selection_subsets(self.spec))
         if more := [subset for subset in subsets if subset not in known]:
             part = self.parts["valid"]
-            for replica, outputs in zip(self.replicas, self._finite_outputs(part, more), strict=True):
+            outputs_of_all = self._finite_outputs({subset: Asked(part, subset) for subset in more})
+            for replica, outputs in zip(self.replicas, outputs_of_all, strict=True):
                 if replica.failure is None:
                     rows = (self.task.evaluate(output, part.truth) for output in outputs)
                     replica.validation |= dict(zip(more, rows, strict=True))
         return {r.training.id: {subset: r.validation[subset] for subset in subsets} for r in self.running}
 
-    def _finite_outputs(self, part: Resident, subsets: list[str]) -> NDArray[np.float32]:
-        """Outputs of a split on each of S modality subsets, (K, S, N, W); a replica whose are not finite has failed."""
-        outputs = self.outputs(part, subset_masks(self.spec, subsets, self.device))
+    def _finite_outputs(self, asked: Mapping[str, Asked]) -> NDArray[np.float32]:
+        """Outputs under each of C conditions, (K, C, N, W); a replica whose are not finite has failed."""
+        outputs = self.outputs(list(asked.values()))
         for replica, own in zip(self.replicas, outputs, strict=True):
-            bad = next(
-                (subset for subset, output in zip(subsets, own, strict=True) if not np.isfinite(output).all()), None
-            )
+            bad = next((name for name, output in zip(asked, own, strict=True) if not np.isfinite(output).all()), None)
             if bad is not None and replica.failure is None:
                 replica.failure = TrainingFailed(f"the predictions for '{bad}' are not finite")
         return outputs
@@ -527,7 +510,8 @@ class Trainer:
         subsets, part = selection_subsets(self.spec), self.parts["valid"]
         sign = 1.0 if self.task.metrics[self.task.primary] else -1.0
         rows: list[Row] = []
-        for replica, outputs in zip(self.replicas, self._finite_outputs(part, subsets), strict=True):
+        outputs_of_all = self._finite_outputs({subset: Asked(part, subset) for subset in subsets})
+        for replica, outputs in zip(self.replicas, outputs_of_all, strict=True):
             if replica.failure is not None:
                 rows.append({})
                 continue
@@ -572,25 +556,26 @@ class Trainer:
         for k, method in enumerate(self.methods):
             method.eval().finish(self._whole_training_split(k))
         self.models.refresh()
-        asked: dict[Corruption, list[str]] = {}
+        subsets: dict[Corruption, list[str]] = {}
         for subset, corruption in map(split_condition, self.replicas[0].training.conditions):
-            asked.setdefault(corruption, []).append(subset)
+            subsets.setdefault(corruption, []).append(subset)
         scores: list[dict[str, Row]] = [{} for _ in self.replicas]
-        for corruption, subsets in asked.items():
-            part = resident(corrupted(self.data, self.data.parts[self.split], corruption), self.device)
-            outputs = self._finite_outputs(part, subsets)
-            names = [condition(subset, corruption) for subset in subsets]
+        clean = resident(self.data.parts[self.split], self.device)
+        for corruptions in corruptions_at_once(self.data.parts[self.split], list(subsets)):
+            parts = {c: corrupted_resident(self.data, self.split, c, clean, self.device) for c in corruptions}
+            asked = {condition(s, c): Asked(parts[c], s) for c in corruptions for s in subsets[c]}
+            outputs = self._finite_outputs(asked)
             for k, replica in enumerate(self.replicas):
                 if replica.failure is None:
-                    rows = (self.task.evaluate(output, part.truth) for output in outputs[k])
-                    scores[k] |= dict(zip(names, rows, strict=True))
+                    scores[k] |= {
+                        name: self.task.evaluate(output, clean.truth)
+                        for name, output in zip(asked, outputs[k], strict=True)
+                    }
             if keep and self.replicas[0].training.save.what:
-                self._keep(
-                    part,
-                    dict(zip(names, outputs.swapaxes(0, 1), strict=True)),
-                    [] if corruption.steps else subsets,
-                    keep,
-                )
+                for corruption in corruptions:
+                    names = {condition(s, corruption) for s in subsets[corruption]}
+                    told = {name: outputs[:, i] for i, name in enumerate(asked) if name in names}
+                    self._keep(parts[corruption], told, [] if corruption.steps else subsets[corruption], keep)
         return scores
 
     def _keep(

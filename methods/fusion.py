@@ -7,12 +7,16 @@ from torch import Tensor
 
 from datasets.batch import Batch, hide
 from datasets.tasks import Task
+from methods.encoders import Conditioned
 
 LateFusion = Literal["logit_mean", "prob_mean"]
 
 
 def shown(batch: Batch) -> list[Tensor]:
     """The M inputs with zeros wherever a modality is hidden or a row only fills the batch."""
+    xs = list(batch.inputs.values())
+    if all(isinstance(x, Conditioned) and x.available is batch.available for x in xs):
+        return xs  # hidden already, and all rows are valid
     return list(hide(batch.inputs, batch.available & batch.valid[:, None]).values())
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from datasets.batch import Batch
 from datasets.tasks import Task, masked_mean
 from methods.base import hyper
-from methods.encoders import EncoderConfig, projector
+from methods.encoders import Conditioned, EncoderConfig, projector
 from methods.noise import split, uniform
 from methods.patterns import mean_over_patterns, missing_patterns, possible, sample_losses
 
@@ -89,6 +89,10 @@ class ModalityEncoders(nn.Module):
 
     def forward(self, xs: list[Tensor]) -> tuple[Tensor, Tensor]:
         """M inputs (B, ...) -> embeddings (B, M, d), and those of zero inputs (M, d)."""
+        conditioned = [x for x in xs if isinstance(x, Conditioned)]
+        if len(conditioned) == len(xs):
+            zeros = [f(x.zero())[0] for f, x in zip(self.each, conditioned, strict=True)]
+            return torch.stack([f(x) for f, x in zip(self.each, xs, strict=True)], dim=1), torch.stack(zeros)
         with_zeros = [torch.cat([x, torch.zeros_like(x[:1])]) for x in xs]
         h = torch.stack([f(x) for f, x in zip(self.each, with_zeros, strict=True)], dim=1)
         return h[:-1], h[-1]

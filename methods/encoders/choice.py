@@ -13,7 +13,8 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from methods.base import MethodConfig, hyper
-from methods.encoders.layers import Residual, mlp
+from methods.encoders.conditioned import of_complete
+from methods.encoders.layers import Layers, Linear, Residual, mlp
 from methods.encoders.mult import MulT, Rates
 from methods.encoders.sequences import GRUProjector, LSTMProjector, TextCNN
 
@@ -126,7 +127,7 @@ def projector(shape: tuple[int, ...], latent: int, config: EncoderConfig) -> nn.
     steps, features = shape
     match config.projector:
         case "fc":
-            return nn.Sequential(nn.Flatten(-2), fully_connected(steps * features, latent, config.fc))
+            return Layers(nn.Flatten(-2), fully_connected(steps * features, latent, config.fc))
         case "lstm":
             return LSTMProjector((steps, features), latent)
         case "textcnn":
@@ -137,7 +138,7 @@ def projector(shape: tuple[int, ...], latent: int, config: EncoderConfig) -> nn.
 
 def fully_connected(features: int, latent: int, fc: FC) -> nn.Module:
     """(B, D) -> (B, d), two layers or one."""
-    return mlp(features, latent, latent) if fc == "table5" else nn.Linear(features, latent)
+    return mlp(features, latent, latent) if fc == "table5" else Linear(features, latent)
 
 
 def joint_encoder(shapes: Shapes, latent: int, config: EncoderConfig) -> nn.Module:
@@ -165,10 +166,11 @@ class ProcessedJoint(nn.Module):
 
     def __init__(self, shapes: Shapes, latent: int, config: EncoderConfig) -> None:
         super().__init__()
-        width = latent * len(shapes)
+        self.latent, width = latent, latent * len(shapes)
         self.project = nn.ModuleList(projector(shape, latent, config) for shape in shapes.values())
         self.mix = nn.Sequential(Residual(width), nn.Linear(width, latent))
 
+    @of_complete
     def forward(self, xs: Sequence[Tensor], noise: Tensor | None = None) -> Tensor:
         """M tensors (B, *shape) -> (B, d); `noise` is unused."""
         together = torch.cat([project(x) for project, x in zip(self.project, xs, strict=True)], dim=-1)  # (B, M d)
@@ -180,12 +182,14 @@ class ConcatenatedJoint(nn.Module):
 
     def __init__(self, shapes: Shapes, latent: int, config: EncoderConfig) -> None:
         super().__init__()
+        self.latent = latent
         self.project = nn.ModuleList(
             projector(shape, latent, config) if is_sequence(shape) else nn.Identity() for shape in shapes.values()
         )
         width = sum(latent if is_sequence(shape) else shape[0] for shape in shapes.values())
         self.mix = nn.Linear(width, latent)
 
+    @of_complete
     def forward(self, xs: Sequence[Tensor], noise: Tensor | None = None) -> Tensor:
         """M tensors (B, *shape) -> (B, d); `noise` is unused."""
         together = torch.cat([project(x) for project, x in zip(self.project, xs, strict=True)], dim=-1)

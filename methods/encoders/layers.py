@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.encoders.conditioned import by_sample
 from methods.noise import dropout
 
 
@@ -11,9 +12,25 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1, eps=1e-12)
 
 
+class Layers(nn.Sequential):
+    """Layers of single samples, one after the other."""
+
+    @by_sample
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)  # type: ignore[no-any-return]
+
+
+class Linear(nn.Linear):
+    """One layer of single samples."""
+
+    @by_sample
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """Two fully connected layers with a ReLU between them."""
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+    return Layers(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
 class Residual(nn.Module):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.encoders.conditioned import of_complete
 from methods.encoders.layers import Residual
 from methods.noise import dropout, split
 
@@ -268,6 +269,7 @@ class MulT(nn.Module):
         rates: Rates,
     ) -> None:
         super().__init__()
+        self.latent = latent
         m, steps = len(shapes), [steps for steps, _ in shapes]
         self.text, self.rate = text, rates.inputs
         self.project = nn.ModuleList(nn.Linear(features, width, bias=False) for _, features in shapes)
@@ -292,6 +294,7 @@ class MulT(nn.Module):
         )  # fmt: skip
         self.mix = nn.Sequential(Residual(m * (m - 1) * width), nn.Linear(m * (m - 1) * width, latent))
 
+    @of_complete
     def forward(self, xs: Sequence[Tensor], noise: Tensor | None = None) -> Tensor:
         """M tensors (B, T_i, D_i) -> (B, d).
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.encoders.conditioned import by_sample
+
 
 class Recurrence(nn.Module):
     """The parameters of a one-layer recurrent network with `gates` gates, and the part that needs no recurrence."""
@@ -80,6 +82,7 @@ class GRUProjector(nn.Module):
         self.gru = GRU(features, hidden)
         self.project = nn.Linear(steps * hidden, latent)
 
+    @by_sample
     def forward(self, x: Tensor) -> Tensor:
         return self.project(self.gru(x).flatten(-2))  # type: ignore[no-any-return]
 
@@ -91,6 +94,7 @@ class LSTMProjector(nn.Module):
         super().__init__()
         self.lstm = LSTM(shape[1], latent)
 
+    @by_sample
     def forward(self, x: Tensor) -> Tensor:
         return self.lstm(x).amax(dim=-2)  # type: ignore[no-any-return]
 
@@ -112,6 +116,7 @@ class TextCNN(nn.Module):
         self.filters = nn.ModuleList(nn.Conv1d(features, filters, span) for span in self.SPANS)
         self.project = nn.Linear(len(self.SPANS) * filters, latent)
 
+    @by_sample
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x.mT, (0, self.filling))  # (B, D, T)
         found = torch.cat([conv(x).relu().amax(dim=-1) for conv in self.filters], dim=-1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.arrays import Save
+from bench.evaluation import Asked, subset_masks
 from bench.grid_file import parse_grid
 from bench.plan import Training, make_plan
 from bench.trainer import (
@@ -20,7 +21,6 @@ from bench.trainer import (
     draw_batches,
     selection_subsets,
     stage_epochs,
-    subset_masks,
     train,
 )
 from datasets.base import Data
@@ -139,9 +139,9 @@ def test_a_batch_without_labels_moves_nothing_in_a_supervised_method() -> None:
 def test_subsets_evaluated_together_equal_each_alone() -> None:
     made = trainer(method="robult", dataset="synthetic")
     part, subsets = made.parts["valid"], made.replicas[0].training.conditions
-    masks = subset_masks(made.spec, subsets, "cpu")
-    (together,) = made.outputs(part, masks)
+    (together,) = made.outputs([Asked(part, subset) for subset in subsets])
     assert together.shape == (7, len(part), made.task.width)
+    masks = subset_masks(made.spec, subsets, "cpu")
     for row, subset in enumerate(subsets):
         inputs = {name: x if name in subset.split("+") else torch.zeros_like(x) for name, x in part.inputs.items()}
         available = masks[row].expand(len(part), -1)
