@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.tracking.places import StoreUnreachable, TrackingError, check_store, safe_name, sqlite_path
+from bench.tracking.faults import problem_of
+from bench.tracking.places import TrackingError, check_store, safe_name, shown, sqlite_path
 from datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,11 +19,16 @@ _PAGE = 1000
 
 
 def connect(uri: str) -> "MlflowClient":
-    """A client for `uri`; MLflow is told to be quiet, to send nothing home and to give up on a dead server soon."""
+    """A client for `uri`; MLflow is told to be quiet, to send nothing home and to give up on a dead server soon.
+
+    It does not repeat requests by itself: one without an answer may have been carried out, and a run made twice. The
+    writer looks at what is there before it tries again.
+    """
     for key, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "GIT_PYTHON_REFRESH": "quiet",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_LOGGING_LEVEL": "CRITICAL",
@@ -71,23 +77,8 @@ def plain_errors(uri: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except MlflowException as error:
-        text = str(error).splitlines()[0]
-        if "out-of-date" in text:
-            raise TrackingError(
-                f"tracking store {uri} was made by an older MLflow: back it up, then run: mlflow db upgrade {uri}"
-            ) from error
-        if error.error_code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-            raise TrackingError(
-                f"tracking server {uri} refuses the login: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-            ) from error
-        if "disk is full" in str(error) or "No space left" in str(error):
-            raise StoreUnreachable(f"tracking store {uri}: the disk is full; make room.") from error
-        transient = ("locked", "Max retries", "timed out", "Connection", "disk I/O", "temporarily")
-        kind = StoreUnreachable if any(word in str(error) for word in transient) else TrackingError
-        raise kind(f"tracking store {uri} does not take the request: {text}") from error
-    except OSError as error:  # requests' ConnectionError among them
-        raise StoreUnreachable(f"tracking store {uri} cannot be reached: {error}") from error
+    except (MlflowException, OSError) as error:  # requests' errors are OSErrors
+        raise problem_of(uri, error) from error
 
 
 class Experiment:
@@ -127,13 +118,13 @@ class Experiment:
         if found is not None:
             if found.lifecycle_stage != "active":
                 raise TrackingError(
-                    f"experiment '{self.name}' was deleted in {self.uri}: restore it "
+                    f"experiment '{self.name}' was deleted in {shown(self.uri)}: restore it "
                     f"(mlflow experiments restore -x {found.experiment_id}) or give the grid another name."
                 )
             return str(found.experiment_id)
         if not create:
             names = ", ".join(sorted(e.name for e in self._client.search_experiments())) or "none"
-            raise TrackingError(f"no experiment '{self.name}' in {self.uri}; there are: {names}.")
+            raise TrackingError(f"no experiment '{self.name}' in {shown(self.uri)}; there are: {names}.")
         file = sqlite_path(self.uri)
         location = (file.parent / "mlartifacts" / safe_name(self.name)).as_uri() if file else None
         try:
