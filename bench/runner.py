@@ -2,23 +2,26 @@
 
 import getpass
 import queue
+import subprocess
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Protocol
 
 from bench.claims import Claims
-from bench.cost_model import CostModel
-from bench.executors.local import Event, LocalExecutor, slots_of
+from bench.executors.local import Event, LocalExecutor, slot_devices
 from bench.plan import Plan, Training
 from bench.progress import Clock, name_of_stack
-from bench.schedule import Schedule
 from bench.spool import Outcome, Spool
+from bench.stacks import stack_key, stack_size
 from bench.tracking import Known, Store, TrackingError, check_store, record_of, sqlite_path, state_folder
 from bench.writer import Writer
 
+TAIL = 8
+"""How many trainings a slot may have left when their order starts to follow their length."""
 START_S = 300.0
 """How long a worker may take, besides, until its first sign of life: it imports, and loads the data."""
 PEER_POLL_S = 1.0
@@ -89,22 +92,23 @@ class Runner:
         self.summary = Summary(len(plan.trainings))
         self._started_ms = int(time.time() * 1000)
         self.writer = Writer(lambda: Store(grid.tracking.uri, grid.name), self._open_grid, self.spool)
-        self.costs = CostModel()
-        self.schedule = Schedule([], self.costs)
-        self._pending: list[Training] = []
-        self._elsewhere: list[Training] = []
-        """Trainings that another scheduler works on."""
+        self._queue: deque[Training] = deque()
+        self._elsewhere: deque[Training] = deque()
         self._busy: dict[int, list[Training]] = {}
         self._heard: dict[int, float] = {}
         """When a slot last gave a sign of life."""
+        self._parts: deque[list[Training]] = deque()
+        """Halves of stacks that did not end well: they are tried as they are."""
+        self._kinds: dict[str, int | None] = {}
+        self._kind_of: dict[Hashable, int] = {}
         self._unspooled: dict[str, Outcome] = {}
         self._warned: set[str] = set()
         self._next_poll = 0.0
 
     def _open_grid(self, store: Store) -> str:
-        grid, session = self.plan.grid, this_session()
+        grid = self.plan.grid
         with self.claims:
-            grid_run = store.open_grid(
+            return store.open_grid(
                 plan_digest(self.plan),
                 {
                     "methods": ", ".join(sorted({t.method.label for t in self.plan.trainings})),
@@ -119,20 +123,12 @@ class Runner:
                     **git_tags(),
                 },
                 {
-                    "grid.yaml": without_secrets(grid.source),
-                    "grid.resolved.yaml": without_secrets(grid.to_yaml()),
-                    "environment.json": session.text,
+                    "grid.yaml": grid.source,
+                    "grid.resolved.yaml": grid.to_yaml(),
+                    "environment.json": environment_text(),
                 },
                 self._started_ms,
             )
-        store.keep_session(grid_run, session.id, {"json": session.text, "diff": session.diff})
-        return grid_run
-
-    def _record(self, training: Training) -> dict[str, Any]:
-        """How a training is shown in MLflow, with what it is trained on."""
-        record = record_of(training, self.plan.swept_settings)
-        record["training_tags"]["session"] = this_session().id
-        return record
 
     # ---- the run ------------------------------------------------------------------------------------------
 
@@ -146,7 +142,7 @@ class Runner:
         executor: LocalExecutor | None = None
         try:
             self._gather(self._known())
-            if self._pending:
+            if self._queue:
                 executor = self._executor()
                 self._loop(executor)
         except KeyboardInterrupt:
@@ -179,7 +175,7 @@ class Runner:
 
     def _gather(self, known: Mapping[str, Known]) -> None:
         """Fill the queue with what is not finished; outcomes found in the spool go to the writer first."""
-        self.spool.sweep(self.claims.elsewhere)
+        self.spool.sweep()
         replayed = {training_id for training_id in self.spool if self._replay(training_id)}
         without_arrays = 0
         for training in self.plan.trainings:
@@ -188,7 +184,7 @@ class Runner:
                 self.summary.n_done_before += 1
             else:
                 without_arrays += seen is not None and seen.conditions.issuperset(training.conditions)
-                self._pending.append(training)
+                self._queue.append(training)
         if without_arrays:
             self.display.note(
                 f"{without_arrays} finished trainings are repeated for the arrays that 'save' asks for; "
@@ -197,11 +193,6 @@ class Runner:
         if replayed:
             self.display.note(
                 f"{len(replayed)} results of an earlier run were waiting on disk; they are being written."
-            )
-        if self.spool.damaged:
-            self.display.note(
-                f"warning: {len(self.spool.damaged)} results of an earlier run are damaged and were set aside "
-                f"({self.spool.damaged[0]}); their trainings are repeated."
             )
 
     def _replay(self, training_id: str) -> bool:
@@ -220,20 +211,26 @@ class Runner:
 
     def _executor(self) -> LocalExecutor:
         settings = self.plan.grid.executor
-        devices, crowd = slots_of(settings, len(self._pending))
-        self.schedule = Schedule(devices, self.costs, stack=settings.stack, crowd=crowd)
-        self.schedule.add(self._pending)
-        self.display.clock.follow(self.schedule)
-        n_open = sum(map(self.schedule.is_open, range(len(devices))))
-        self.display.start(self._pending, self.summary.n_done_before, n_open)
-        self._pending = []
+        devices = slot_devices(settings.devices, settings.slots)[: len(self._queue)]
+        self.display.start(list(self._queue), self.summary.n_done_before, len(devices))
         return LocalExecutor(devices, self.spool.folder.parent, settings.timeout_s)
 
     def _loop(self, executor: LocalExecutor) -> None:
         free = deque(range(len(executor.devices)))
-        while len(self.schedule) or self._busy or self._elsewhere:
+        while self._queue or self._parts or self._busy or self._elsewhere:
             self._ask_peers_again()
-            self._fill(executor, free)
+            if free and len(self._queue) <= TAIL * len(executor.devices):
+                # Longest first, so that no slot runs long after the others have nothing left.
+                self._queue = deque(sorted(self._queue, key=self.display.clock.expected_s, reverse=True))
+            while free and (stack := self._next_stack(executor.devices[free[0]], len(executor.devices))):
+                slot = free.popleft()
+                self._busy[slot] = stack
+                records = [record_of(training, self.plan.swept_settings) for training in stack]
+                executor.submit(slot, stack, records)
+                for record in records:
+                    self.writer.begin(record)
+                self.display.began(slot, stack)
+                self._heard[slot] = time.monotonic() + START_S
             for event in _events(executor.inbox, 0.2):
                 self._handle(event, executor, free)
             self._kill_silent(executor, free)
@@ -242,30 +239,45 @@ class Runner:
             if self.writer.problem is not None or (self.fail_fast and self.summary.failed):
                 return
 
-    def _fill(self, executor: LocalExecutor, free: deque[int]) -> None:
-        """Give every free slot what the schedule has for it."""
-        for slot in list(free):
-            stack = self.schedule.next_stack(slot, time.monotonic(), self._take_on)
-            if not stack:
-                continue
-            free.remove(slot)
-            self._busy[slot] = stack
-            records = [self._record(training) for training in stack]
-            executor.submit(slot, stack, records)
-            for record in records:
-                self.writer.begin(record)
-            self.display.began(slot, stack)
-            self._heard[slot] = time.monotonic() + START_S
+    def _next_stack(self, device: str, n_slots: int) -> list[Training]:
+        """What a free slot trains next: half of a stack that failed, or the next training and others like it."""
+        if self._parts:
+            return self._parts.popleft()
+        first = self._next()
+        if first is None:
+            return []
+        stack, kind, asked = [first], self._kind(first), self.plan.grid.executor.stack
+        if kind is None or asked == 1 or (asked == "auto" and stack_size(device, len(self._queue), 1) == 1):
+            return stack
+        alike = [training for training in self._queue if self._kind(training) == kind]
+        size = asked if isinstance(asked, int) else stack_size(device, len(alike) + 1, n_slots)
+        for training in alike:
+            if len(stack) < size and self.claims.take(training.id):
+                self._queue.remove(training)
+                if self._is_finished(training):
+                    self._drop(training)
+                else:
+                    stack.append(training)
+        return stack
 
-    def _take_on(self, training: Training) -> bool:
-        """Claim a training; False when somebody else works on it or has finished it."""
-        if not self.claims.take(training.id):
-            self._elsewhere.append(training)
-            return False
-        if self._is_finished(training):
-            self._drop(training)
-            return False
-        return True
+    def _kind(self, training: Training) -> int | None:
+        """A number for each kind of training that may share a stack, None for those that train alone."""
+        if training.id not in self._kinds:
+            key = stack_key(training)
+            self._kinds[training.id] = None if key is None else self._kind_of.setdefault(key, len(self._kind_of))
+        return self._kinds[training.id]
+
+    def _next(self) -> Training | None:
+        """The next training nobody else works on or has finished."""
+        while self._queue:
+            training = self._queue.popleft()
+            if not self.claims.take(training.id):
+                self._elsewhere.append(training)
+            elif self._is_finished(training):
+                self._drop(training)
+            else:
+                return training
+        return None
 
     def _is_finished(self, training: Training) -> bool:
         """Whether another scheduler finished a training since this one listed what there is."""
@@ -287,11 +299,10 @@ class Runner:
 
     def _ask_peers_again(self) -> None:
         """Every second or so, see which trainings of other schedulers are free again: finished, or orphaned."""
-        if len(self.schedule) or not self._elsewhere or time.monotonic() < self._next_poll:
+        if self._queue or not self._elsewhere or time.monotonic() < self._next_poll:
             return
         self._next_poll = time.monotonic() + PEER_POLL_S
-        self.schedule.add(self._elsewhere)
-        self._elsewhere = []
+        self._queue, self._elsewhere = self._elsewhere, deque()
 
     def _handle(self, event: Event, executor: LocalExecutor, free: deque[int]) -> None:
         slot = event["slot"]
@@ -301,23 +312,16 @@ class Runner:
         if "row" in event:
             training = self.trainings[event["training"]]
             if training in self._busy.get(slot, []):
-                self.schedule.progress(slot, event["epoch"] / training.settings.epochs, time.monotonic())
                 self.display.epoch(slot, training, event["epoch"], event["row"])
             return
         stack = self._busy.pop(slot)
         free.append(slot)
         if "died" in event:
             executor.renew(slot)
-            self.schedule.ended(slot)
-            self._after_death(slot, stack, event["died"], out_of_memory=event.get("out_of_memory", False))
+            self._after_death(slot, stack, event["died"])
             return
-        self.schedule.ended(slot, _seconds(event["outcomes"]))
         for training, outcome in zip(stack, event["outcomes"], strict=True):
-            if outcome.pop("out_of_memory", False) and self.schedule.give_back(slot, [training], out_of_memory=True):
-                self.spool.drop(training.id)
-                self._tell_retry(slot, [training], outcome["reason"])
-            else:
-                self._take(slot, training, outcome)
+            self._take(slot, training, outcome)
 
     def _kill_silent(self, executor: LocalExecutor, free: deque[int]) -> None:
         """Give up the workers that hang: those that made no step for too long."""
@@ -326,10 +330,9 @@ class Runner:
             stack = self._busy.pop(slot)
             free.append(slot)
             executor.renew(slot)
-            self.schedule.ended(slot)
             self._after_death(slot, stack, f"its worker hung: no step for executor.silence_s = {patience:g} s")
 
-    def _after_death(self, slot: int, stack: list[Training], reason: str, *, out_of_memory: bool = False) -> None:
+    def _after_death(self, slot: int, stack: list[Training], reason: str) -> None:
         """Take what was safe on disk; of the rest a stack is tried again in halves, a single training has failed."""
         left = []
         for training in stack:
@@ -338,19 +341,13 @@ class Runner:
                 self._take(slot, training, outcome)
             else:
                 left.append(training)
-        if left and self.schedule.give_back(slot, left, out_of_memory=out_of_memory):
-            how = (
-                "they are tried again in smaller stacks" if len(left) > 1 else "it is tried again with fewer beside it"
-            )
-            self.display.note(f"{name_of_stack(left)}: {reason}; {how}.")
-            self.display.halved(slot, left)
-        elif left:
+        if len(left) == 1:
             self._take(slot, left[0], self._death(left[0], reason))
-
-    def _tell_retry(self, slot: int, left: list[Training], reason: str) -> None:
-        how = "they are tried again in smaller stacks" if len(left) > 1 else "it is tried again with fewer beside it"
-        self.display.note(f"{name_of_stack(left)}: {reason}; {how}.")
-        self.display.halved(slot, left)
+        elif left:
+            self.display.note(f"{name_of_stack(left)}: {reason}; they are tried again in smaller stacks.")
+            self.display.halved(slot, left)
+            half = (len(left) + 1) // 2
+            self._parts += [left[:half], left[half:]]
 
     def _take(self, slot: int, training: Training, outcome: Outcome) -> None:
         """Account for an outcome and hand it to the writer."""
@@ -371,7 +368,7 @@ class Runner:
     def _death(self, training: Training, reason: str) -> Outcome:
         stamp = int(time.time() * 1000)
         return {
-            "record": self._record(training),
+            "record": record_of(training, self.plan.swept_settings),
             "status": "failed",
             "reason": reason,
             "ended_ms": stamp,
@@ -393,7 +390,7 @@ class Runner:
 
     def _close(self) -> None:
         """Mark what was cut short, let the writer finish, and keep on disk what it could not."""
-        self.summary.killed = [training for stack in [*self._busy.values(), *self.schedule.parts] for training in stack]
+        self.summary.killed = [training for stack in [*self._busy.values(), *self._parts] for training in stack]
         self.writer.kill([training.id for training in self.summary.killed])
         try:
             self.summary.saved = self.writer.close(self.summary.status, 1.5 if self.summary.interrupted else None)
@@ -402,7 +399,6 @@ class Runner:
         self._settle()
         self.summary.why_unsaved = self.writer.waiting or ""
         self.summary.grid_run = self.writer.grid_run
-        self.spool.sweep(self.claims.elsewhere)
         for outcome in self._unspooled.values():
             try:
                 self.spool.put(outcome)
@@ -414,12 +410,6 @@ def plan_digest(plan: Plan) -> str:
     """Identity of what a grid asks for, whatever its file looks like and wherever it runs."""
     asked = [f"{training.id}:{','.join(training.conditions)}" for training in plan.trainings]
     return sha256("\n".join([plan.grid.name, plan.grid.checkpoint, *sorted(asked)]).encode()).hexdigest()[:16]
-
-
-def _seconds(outcomes: list[Outcome]) -> float | None:
-    """What a stack took to train and evaluate; None where none of it finished."""
-    shares = [outcome["cost"]["wall_s"] for outcome in outcomes if outcome["status"] == "finished"]
-    return len(outcomes) * float(shares[0]) if shares else None
 
 
 def _events(inbox: "queue.SimpleQueue[Event]", timeout_s: float) -> list[Event]:
@@ -438,3 +428,40 @@ def _drain(source: "queue.SimpleQueue[Any]") -> list[Any]:
             items.append(source.get_nowait())
         except queue.Empty:
             return items
+
+
+# ---- provenance -------------------------------------------------------------------------------------------
+
+
+def git_tags() -> dict[str, str]:
+    """Commit of the code that runs, and whether it was changed since; nothing when it is not a checkout."""
+    root = Path(__file__).parents[1]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=5, check=True)
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return {"mlflow.source.git.commit": commit, "git_dirty": str(bool(git("status", "--porcelain")))}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def environment_text() -> str:
+    """Python, platform, devices and the versions of every installed distribution, as JSON."""
+    import json
+    import platform
+    from importlib.metadata import distributions
+
+    import torch
+
+    return json.dumps(
+        {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "torch_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["cpu"],
+            "packages": dict(sorted((d.metadata["Name"], d.version) for d in distributions())),
+        },
+        indent=2,
+    )
