@@ -48,14 +48,16 @@ def _unexpected(error: Exception) -> int:
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's, or typer's own copy of it
         error.show()
         return int(error.exit_code)
+    from datasets.errors import without_secrets
+
     text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
     report = Path(f"bench-crash-{time.strftime('%Y%m%d-%H%M%S')}.txt").absolute()
     try:
-        report.write_text(traceback.format_exc(), encoding="utf-8")
+        report.write_text(without_secrets(traceback.format_exc()), encoding="utf-8")
         where = f"the details are in {report}; please report them"
     except OSError:
         where = "the details could not be written to the working directory"
-    print(f"bench: internal error ({text}); nothing already computed is lost; {where}.", file=sys.stderr)
+    print(f"bench: internal error ({without_secrets(text)}); nothing already computed is lost; {where}.", file=sys.stderr)
     return 1
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.tracking import Reader, check_store, resolve_uri, sqlite_path
-from datasets.errors import DataError, UserError, did_you_mean
+from datasets.errors import DataError, UserError, did_you_mean, without_secrets
 
 if TYPE_CHECKING:
     from bench.grid import Grid
@@ -268,7 +268,7 @@ def serve_ui(tracking_uri: str | None, port: int) -> int:
     """`bench ui`: run `mlflow ui` on loopback until Ctrl-C."""
     uri = resolve_uri(tracking_uri)
     if uri.startswith(("http://", "https://")):
-        print(f"The tracking store is a server already: open {uri}")
+        print(f"The tracking store is a server already: open {without_secrets(uri)}")
         return 0
     check_store(uri)
     with socket.socket() as probe:
@@ -277,11 +277,12 @@ def serve_ui(tracking_uri: str | None, port: int) -> int:
     file = sqlite_path(uri)
     if file is not None and not file.exists():
         _tell(f"{file} does not exist yet: the UI will be empty until the first run.")
-    print(f"MLflow UI on {uri}: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    words = ["ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    print(f"MLflow UI on {without_secrets(uri)}: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    words = ["ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # Not as a word of the command: everybody on the machine can read those.
+    env = {"MLFLOW_DISABLE_TELEMETRY": "true", **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     try:
-        return subprocess.call([sys.executable, "-m", "mlflow", *words])
+        return subprocess.call([sys.executable, "-m", "mlflow", *words], env=env)
     except KeyboardInterrupt:
         return 0
 

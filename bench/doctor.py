@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from datasets.errors import UserError
+from datasets.errors import UserError, without_secrets
 
 LOW_DISK_GIB = 2.0
 
@@ -60,11 +60,11 @@ def _store(uri: str | None) -> Finding:
         check_store(uri)
         file = sqlite_path(uri)
         if file is not None and not file.exists():
-            return Finding("tracking", "ok", f"{uri} (made by the first run)")
+            return Finding("tracking", "ok", f"{without_secrets(uri)} (made by the first run)")
         names = Reader.experiments(uri)
     except UserError as error:
         return Finding("tracking", "wrong", str(error))
-    return Finding("tracking", "ok", f"{uri}: {len(names)} experiments")
+    return Finding("tracking", "ok", f"{without_secrets(uri)}: {len(names)} experiments")
 
 
 def _data() -> list[Finding]:

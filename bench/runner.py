@@ -2,7 +2,7 @@
 
 import getpass
 import queue
-import subprocess
+import tempfile
 import time
 from collections import deque
 from collections.abc import Hashable, Mapping
@@ -15,10 +15,12 @@ from bench.claims import Claims
 from bench.executors.local import Event, LocalExecutor, slot_devices
 from bench.plan import Plan, Training
 from bench.progress import Clock, name_of_stack
+from bench.provenance import SESSIONS, git_tags, this_session
 from bench.spool import Outcome, Spool
 from bench.stacks import stack_key, stack_size
 from bench.tracking import Known, Store, TrackingError, check_store, record_of, sqlite_path, state_folder
 from bench.writer import Writer
+from datasets.errors import without_secrets
 
 TAIL = 8
 """How many trainings a slot may have left when their order starts to follow their length."""
@@ -106,9 +108,9 @@ class Runner:
         self._next_poll = 0.0
 
     def _open_grid(self, store: Store) -> str:
-        grid = self.plan.grid
+        grid, session = self.plan.grid, this_session()
         with self.claims:
-            return store.open_grid(
+            grid_run = store.open_grid(
                 plan_digest(self.plan),
                 {
                     "methods": ", ".join(sorted({t.method.label for t in self.plan.trainings})),
@@ -123,12 +125,22 @@ class Runner:
                     **git_tags(),
                 },
                 {
-                    "grid.yaml": grid.source,
-                    "grid.resolved.yaml": grid.to_yaml(),
-                    "environment.json": environment_text(),
+                    "grid.yaml": without_secrets(grid.source),
+                    "grid.resolved.yaml": without_secrets(grid.to_yaml()),
+                    "environment.json": session.text,
                 },
                 self._started_ms,
             )
+        with tempfile.TemporaryDirectory() as folder:
+            session.write(Path(folder))
+            store.log_files(grid_run, Path(folder), SESSIONS)
+        return grid_run
+
+    def _record(self, training: Training) -> dict[str, Any]:
+        """How a training is shown in MLflow, with what it is trained on."""
+        record = record_of(training, self.plan.swept_settings)
+        record["training_tags"]["session"] = this_session().id
+        return record
 
     # ---- the run ------------------------------------------------------------------------------------------
 
@@ -225,7 +237,7 @@ class Runner:
             while free and (stack := self._next_stack(executor.devices[free[0]], len(executor.devices))):
                 slot = free.popleft()
                 self._busy[slot] = stack
-                records = [record_of(training, self.plan.swept_settings) for training in stack]
+                records = [self._record(training) for training in stack]
                 executor.submit(slot, stack, records)
                 for record in records:
                     self.writer.begin(record)
@@ -368,7 +380,7 @@ class Runner:
     def _death(self, training: Training, reason: str) -> Outcome:
         stamp = int(time.time() * 1000)
         return {
-            "record": record_of(training, self.plan.swept_settings),
+            "record": self._record(training),
             "status": "failed",
             "reason": reason,
             "ended_ms": stamp,
@@ -428,40 +440,3 @@ def _drain(source: "queue.SimpleQueue[Any]") -> list[Any]:
             items.append(source.get_nowait())
         except queue.Empty:
             return items
-
-
-# ---- provenance -------------------------------------------------------------------------------------------
-
-
-def git_tags() -> dict[str, str]:
-    """Commit of the code that runs, and whether it was changed since; nothing when it is not a checkout."""
-    root = Path(__file__).parents[1]
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=5, check=True)
-        return done.stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        return {"mlflow.source.git.commit": commit, "git_dirty": str(bool(git("status", "--porcelain")))}
-    except (OSError, subprocess.SubprocessError):
-        return {}
-
-
-def environment_text() -> str:
-    """Python, platform, devices and the versions of every installed distribution, as JSON."""
-    import json
-    import platform
-    from importlib.metadata import distributions
-
-    import torch
-
-    return json.dumps(
-        {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "torch_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["cpu"],
-            "packages": dict(sorted((d.metadata["Name"], d.version) for d in distributions())),
-        },
-        indent=2,
-    )

@@ -1,15 +1,27 @@
 """What is written for the person at the keyboard: the one kind of exception they see, and hints at what they meant."""
 
+import re
 from difflib import get_close_matches
+
+_LOGIN = re.compile(r"(?<=://)[^\s/]*@")
+_SECRET = re.compile(r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|secret|token|key)[^=&\s]*=)[^&\s'\"]+")
+
+
+def without_secrets(text: str) -> str:
+    """Text without the logins that addresses in it hold: `http://me:secret@server/x` becomes `http://server/x`."""
+    return _SECRET.sub(r"\1***", _LOGIN.sub("", text))
 
 
 class UserError(Exception):
     """Something a person can mend. The message is one clear sentence naming what is wrong and the remedy.
 
-    The command line prints it without a traceback and exits with `exit_code`.
+    The command line prints it without a traceback and exits with `exit_code`. It never shows the login of an address.
     """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return without_secrets(super().__str__())
 
 
 class DataError(UserError):
