@@ -2,55 +2,29 @@
 
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.plan import Training
 from bench.spool import Outcome
+
+if TYPE_CHECKING:
+    from bench.schedule import Schedule
 
 PLAIN_EVERY_S = 10.0
 """How often the plain display says how far it is."""
 
 
 class Clock:
-    """How long the rest will take: mean seconds of finished trainings of the same method and data set."""
+    """How long a run has taken, and by its schedule how long the rest will take."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self._spent: dict[str, list[float]] = defaultdict(list)
-        self._left: dict[str, Training] = {}
-        self._running: dict[str, tuple[float, float, int]] = {}
-        """Training id -> when it began, share of its epochs done, trainings of its stack."""
-        self.n_slots = 1
+        self._schedule: Schedule | None = None
 
-    def start(self, pending: list[Training], n_slots: int) -> None:
-        self._left = {training.id: training for training in pending}
-        self.n_slots = max(n_slots, 1)
-
-    def began(self, stack: Sequence[Training]) -> None:
-        now = time.monotonic()
-        self._running |= {training.id: (now, 0.0, len(stack)) for training in stack}
-
-    def epoch(self, training: Training, epoch: int) -> None:
-        if training.id in self._running:
-            began, _, size = self._running[training.id]
-            self._running[training.id] = (began, epoch / training.settings.epochs, size)
-
-    def halved(self, stack: Sequence[Training]) -> None:
-        for training in stack:
-            self._running.pop(training.id, None)
-
-    def ended(self, training: Training) -> None:
-        began, _, size = self._running.pop(training.id, (None, 0.0, 1))
-        self._left.pop(training.id, None)
-        if began is not None:
-            self._spent[_kind(training)].append((time.monotonic() - began) / size)
-
-    def expected_s(self, training: Training) -> float:
-        """Mean seconds, its share of a stack's, of the finished ones of its kind; endless for a kind not seen yet."""
-        times = self._spent.get(_kind(training))
-        return sum(times) / len(times) if times else float("inf")
+    def follow(self, schedule: "Schedule") -> None:
+        """Ask this schedule from now on."""
+        self._schedule = schedule
 
     @property
     def elapsed_s(self) -> float:
@@ -59,22 +33,7 @@ class Clock:
     @property
     def left_s(self) -> float | None:
         """Seconds to the end if all goes on as before; None before there is anything to judge by."""
-        known = {kind: sum(times) / len(times) for kind, times in self._spent.items()}
-        for training_id, (began, share, size) in self._running.items():
-            if share > 0.1 and training_id in self._left:
-                known.setdefault(_kind(self._left[training_id]), (time.monotonic() - began) / share / size)
-        if not known:
-            return None
-        typical = sum(known.values()) / len(known)
-        work = [
-            known.get(_kind(training), typical) * (1 - self._running.get(training.id, (0.0, 0.0, 1))[1])
-            for training in self._left.values()
-        ]
-        return max(sum(work) / self.n_slots, max(work, default=0.0))
-
-
-def _kind(training: Training) -> str:
-    return f"{training.method.key}|{training.dataset.label}|{training.settings.epochs}|{training.settings.batch_size}"
+        return None if self._schedule is None else self._schedule.left_s(time.monotonic())
 
 
 def seconds(value: float | None) -> str:
@@ -124,7 +83,6 @@ class PlainDisplay:
         print(text, file=sys.stderr, flush=True)
 
     def start(self, pending: list[Training], n_done: int, n_slots: int) -> None:
-        self.clock.start(pending, n_slots)
         self.n_all, self.n_done = len(pending) + n_done, n_done
         self._next = time.monotonic() + PLAIN_EVERY_S
         done = f", {n_done} already done" if n_done else ""
@@ -134,23 +92,21 @@ class PlainDisplay:
         self._print(text)
 
     def began(self, slot: int, stack: list[Training]) -> None:
-        self.clock.began(stack)
+        """A log needs no line for it."""
 
     def epoch(self, slot: int, training: Training, epoch: int, row: Mapping[str, float]) -> None:
-        self.clock.epoch(training, epoch)
+        """A log needs no line for it."""
 
     def ended(self, slot: int, training: Training, outcome: Outcome) -> None:
-        self.clock.ended(training)
         self.n_done += 1
         if outcome["status"] == "failed":
             self.n_failed += 1
             self._print(f"FAILED {name_of(training)}: {outcome['reason']}")
 
     def halved(self, slot: int, stack: list[Training]) -> None:
-        self.clock.halved(stack)
+        """The note says it."""
 
     def dropped(self, training: Training) -> None:
-        self.clock.ended(training)
         self.n_done += 1
 
     def tick(self, waiting: str | None) -> None:
@@ -183,7 +139,7 @@ class LiveDisplay(PlainDisplay):
             refresh_per_second=8,
         )
         self._grid: Any = None
-        self._slots: list[Any] = []
+        self._slots: dict[int, Any] = {}
 
     def _print(self, text: str) -> None:
         self._bars.console.print(text, markup=False, highlight=False)
@@ -191,12 +147,14 @@ class LiveDisplay(PlainDisplay):
     def start(self, pending: list[Training], n_done: int, n_slots: int) -> None:
         super().start(pending, n_done, n_slots)
         self._grid = self._bars.add_task("all trainings", total=self.n_all, completed=n_done, told="")
-        self._slots = [self._bars.add_task(f"slot {i}", total=1, told="starting") for i in range(n_slots)]
+        self._slots = {i: self._bars.add_task(f"slot {i}", total=1, told="starting") for i in range(n_slots)}
         self._bars.start()
 
     def began(self, slot: int, stack: list[Training]) -> None:
         super().began(slot, stack)
         epochs = stack[0].settings.epochs
+        if slot not in self._slots:  # one more worker on a GPU
+            self._slots[slot] = self._bars.add_task(f"slot {slot}", total=1, told="")
         self._bars.reset(self._slots[slot], total=epochs, description=name_of_stack(stack), told=f"0/{epochs} epochs")
 
     def epoch(self, slot: int, training: Training, epoch: int, row: Mapping[str, float]) -> None:

@@ -5,25 +5,24 @@ import queue
 import tempfile
 import time
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
 from bench.claims import Claims
-from bench.executors.local import Event, LocalExecutor, slot_devices
+from bench.cost_model import CostModel
+from bench.executors.local import Event, LocalExecutor, slots_of
 from bench.plan import Plan, Training
 from bench.progress import Clock, name_of_stack
 from bench.provenance import SESSIONS, git_tags, this_session
+from bench.schedule import Schedule
 from bench.spool import Outcome, Spool
-from bench.stacks import stack_key, stack_size
 from bench.tracking import Known, Store, TrackingError, check_store, record_of, sqlite_path, state_folder
 from bench.writer import Writer
 from datasets.errors import without_secrets
 
-TAIL = 8
-"""How many trainings a slot may have left when their order starts to follow their length."""
 START_S = 300.0
 """How long a worker may take, besides, until its first sign of life: it imports, and loads the data."""
 PEER_POLL_S = 1.0
@@ -94,15 +93,14 @@ class Runner:
         self.summary = Summary(len(plan.trainings))
         self._started_ms = int(time.time() * 1000)
         self.writer = Writer(lambda: Store(grid.tracking.uri, grid.name), self._open_grid, self.spool)
-        self._queue: deque[Training] = deque()
-        self._elsewhere: deque[Training] = deque()
+        self.costs = CostModel()
+        self.schedule = Schedule([], self.costs)
+        self._pending: list[Training] = []
+        self._elsewhere: list[Training] = []
+        """Trainings that another scheduler works on."""
         self._busy: dict[int, list[Training]] = {}
         self._heard: dict[int, float] = {}
         """When a slot last gave a sign of life."""
-        self._parts: deque[list[Training]] = deque()
-        """Halves of stacks that did not end well: they are tried as they are."""
-        self._kinds: dict[str, int | None] = {}
-        self._kind_of: dict[Hashable, int] = {}
         self._unspooled: dict[str, Outcome] = {}
         self._warned: set[str] = set()
         self._next_poll = 0.0
@@ -154,7 +152,7 @@ class Runner:
         executor: LocalExecutor | None = None
         try:
             self._gather(self._known())
-            if self._queue:
+            if self._pending:
                 executor = self._executor()
                 self._loop(executor)
         except KeyboardInterrupt:
@@ -196,7 +194,7 @@ class Runner:
                 self.summary.n_done_before += 1
             else:
                 without_arrays += seen is not None and seen.conditions.issuperset(training.conditions)
-                self._queue.append(training)
+                self._pending.append(training)
         if without_arrays:
             self.display.note(
                 f"{without_arrays} finished trainings are repeated for the arrays that 'save' asks for; "
@@ -223,26 +221,20 @@ class Runner:
 
     def _executor(self) -> LocalExecutor:
         settings = self.plan.grid.executor
-        devices = slot_devices(settings.devices, settings.slots)[: len(self._queue)]
-        self.display.start(list(self._queue), self.summary.n_done_before, len(devices))
+        devices, crowd = slots_of(settings, len(self._pending))
+        self.schedule = Schedule(devices, self.costs, stack=settings.stack, crowd=crowd)
+        self.schedule.add(self._pending)
+        self.display.clock.follow(self.schedule)
+        n_open = sum(map(self.schedule.is_open, range(len(devices))))
+        self.display.start(self._pending, self.summary.n_done_before, n_open)
+        self._pending = []
         return LocalExecutor(devices, self.spool.folder.parent, settings.timeout_s)
 
     def _loop(self, executor: LocalExecutor) -> None:
         free = deque(range(len(executor.devices)))
-        while self._queue or self._parts or self._busy or self._elsewhere:
+        while len(self.schedule) or self._busy or self._elsewhere:
             self._ask_peers_again()
-            if free and len(self._queue) <= TAIL * len(executor.devices):
-                # Longest first, so that no slot runs long after the others have nothing left.
-                self._queue = deque(sorted(self._queue, key=self.display.clock.expected_s, reverse=True))
-            while free and (stack := self._next_stack(executor.devices[free[0]], len(executor.devices))):
-                slot = free.popleft()
-                self._busy[slot] = stack
-                records = [self._record(training) for training in stack]
-                executor.submit(slot, stack, records)
-                for record in records:
-                    self.writer.begin(record)
-                self.display.began(slot, stack)
-                self._heard[slot] = time.monotonic() + START_S
+            self._fill(executor, free)
             for event in _events(executor.inbox, 0.2):
                 self._handle(event, executor, free)
             self._kill_silent(executor, free)
@@ -251,45 +243,30 @@ class Runner:
             if self.writer.problem is not None or (self.fail_fast and self.summary.failed):
                 return
 
-    def _next_stack(self, device: str, n_slots: int) -> list[Training]:
-        """What a free slot trains next: half of a stack that failed, or the next training and others like it."""
-        if self._parts:
-            return self._parts.popleft()
-        first = self._next()
-        if first is None:
-            return []
-        stack, kind, asked = [first], self._kind(first), self.plan.grid.executor.stack
-        if kind is None or asked == 1 or (asked == "auto" and stack_size(device, len(self._queue), 1) == 1):
-            return stack
-        alike = [training for training in self._queue if self._kind(training) == kind]
-        size = asked if isinstance(asked, int) else stack_size(device, len(alike) + 1, n_slots)
-        for training in alike:
-            if len(stack) < size and self.claims.take(training.id):
-                self._queue.remove(training)
-                if self._is_finished(training):
-                    self._drop(training)
-                else:
-                    stack.append(training)
-        return stack
+    def _fill(self, executor: LocalExecutor, free: deque[int]) -> None:
+        """Give every free slot what the schedule has for it."""
+        for slot in list(free):
+            stack = self.schedule.next_stack(slot, time.monotonic(), self._take_on)
+            if not stack:
+                continue
+            free.remove(slot)
+            self._busy[slot] = stack
+            records = [self._record(training) for training in stack]
+            executor.submit(slot, stack, records)
+            for record in records:
+                self.writer.begin(record)
+            self.display.began(slot, stack)
+            self._heard[slot] = time.monotonic() + START_S
 
-    def _kind(self, training: Training) -> int | None:
-        """A number for each kind of training that may share a stack, None for those that train alone."""
-        if training.id not in self._kinds:
-            key = stack_key(training)
-            self._kinds[training.id] = None if key is None else self._kind_of.setdefault(key, len(self._kind_of))
-        return self._kinds[training.id]
-
-    def _next(self) -> Training | None:
-        """The next training nobody else works on or has finished."""
-        while self._queue:
-            training = self._queue.popleft()
-            if not self.claims.take(training.id):
-                self._elsewhere.append(training)
-            elif self._is_finished(training):
-                self._drop(training)
-            else:
-                return training
-        return None
+    def _take_on(self, training: Training) -> bool:
+        """Claim a training; False when somebody else works on it or has finished it."""
+        if not self.claims.take(training.id):
+            self._elsewhere.append(training)
+            return False
+        if self._is_finished(training):
+            self._drop(training)
+            return False
+        return True
 
     def _is_finished(self, training: Training) -> bool:
         """Whether another scheduler finished a training since this one listed what there is."""
@@ -311,10 +288,11 @@ class Runner:
 
     def _ask_peers_again(self) -> None:
         """Every second or so, see which trainings of other schedulers are free again: finished, or orphaned."""
-        if self._queue or not self._elsewhere or time.monotonic() < self._next_poll:
+        if len(self.schedule) or not self._elsewhere or time.monotonic() < self._next_poll:
             return
         self._next_poll = time.monotonic() + PEER_POLL_S
-        self._queue, self._elsewhere = self._elsewhere, deque()
+        self.schedule.add(self._elsewhere)
+        self._elsewhere = []
 
     def _handle(self, event: Event, executor: LocalExecutor, free: deque[int]) -> None:
         slot = event["slot"]
@@ -324,16 +302,23 @@ class Runner:
         if "row" in event:
             training = self.trainings[event["training"]]
             if training in self._busy.get(slot, []):
+                self.schedule.progress(slot, event["epoch"] / training.settings.epochs, time.monotonic())
                 self.display.epoch(slot, training, event["epoch"], event["row"])
             return
         stack = self._busy.pop(slot)
         free.append(slot)
         if "died" in event:
             executor.renew(slot)
-            self._after_death(slot, stack, event["died"])
+            self.schedule.ended(slot)
+            self._after_death(slot, stack, event["died"], out_of_memory=event.get("out_of_memory", False))
             return
+        self.schedule.ended(slot, _seconds(event["outcomes"]))
         for training, outcome in zip(stack, event["outcomes"], strict=True):
-            self._take(slot, training, outcome)
+            if outcome.pop("out_of_memory", False) and self.schedule.give_back(slot, [training], out_of_memory=True):
+                self.spool.drop(training.id)
+                self._tell_retry(slot, [training], outcome["reason"])
+            else:
+                self._take(slot, training, outcome)
 
     def _kill_silent(self, executor: LocalExecutor, free: deque[int]) -> None:
         """Give up the workers that hang: those that made no step for too long."""
@@ -342,9 +327,10 @@ class Runner:
             stack = self._busy.pop(slot)
             free.append(slot)
             executor.renew(slot)
+            self.schedule.ended(slot)
             self._after_death(slot, stack, f"its worker hung: no step for executor.silence_s = {patience:g} s")
 
-    def _after_death(self, slot: int, stack: list[Training], reason: str) -> None:
+    def _after_death(self, slot: int, stack: list[Training], reason: str, *, out_of_memory: bool = False) -> None:
         """Take what was safe on disk; of the rest a stack is tried again in halves, a single training has failed."""
         left = []
         for training in stack:
@@ -353,13 +339,15 @@ class Runner:
                 self._take(slot, training, outcome)
             else:
                 left.append(training)
-        if len(left) == 1:
-            self._take(slot, left[0], self._death(left[0], reason))
+        if left and self.schedule.give_back(slot, left, out_of_memory=out_of_memory):
+            self._tell_retry(slot, left, reason)
         elif left:
-            self.display.note(f"{name_of_stack(left)}: {reason}; they are tried again in smaller stacks.")
-            self.display.halved(slot, left)
-            half = (len(left) + 1) // 2
-            self._parts += [left[:half], left[half:]]
+            self._take(slot, left[0], self._death(left[0], reason))
+
+    def _tell_retry(self, slot: int, left: list[Training], reason: str) -> None:
+        how = "they are tried again in smaller stacks" if len(left) > 1 else "it is tried again with fewer beside it"
+        self.display.note(f"{name_of_stack(left)}: {reason}; {how}.")
+        self.display.halved(slot, left)
 
     def _take(self, slot: int, training: Training, outcome: Outcome) -> None:
         """Account for an outcome and hand it to the writer."""
@@ -402,7 +390,7 @@ class Runner:
 
     def _close(self) -> None:
         """Mark what was cut short, let the writer finish, and keep on disk what it could not."""
-        self.summary.killed = [training for stack in [*self._busy.values(), *self._parts] for training in stack]
+        self.summary.killed = [training for stack in [*self._busy.values(), *self.schedule.parts] for training in stack]
         self.writer.kill([training.id for training in self.summary.killed])
         try:
             self.summary.saved = self.writer.close(self.summary.status, 1.5 if self.summary.interrupted else None)
@@ -422,6 +410,12 @@ def plan_digest(plan: Plan) -> str:
     """Identity of what a grid asks for, whatever its file looks like and wherever it runs."""
     asked = [f"{training.id}:{','.join(training.conditions)}" for training in plan.trainings]
     return sha256("\n".join([plan.grid.name, plan.grid.checkpoint, *sorted(asked)]).encode()).hexdigest()[:16]
+
+
+def _seconds(outcomes: list[Outcome]) -> float | None:
+    """What a stack took to train and evaluate; None where none of it finished."""
+    shares = [outcome["cost"]["wall_s"] for outcome in outcomes if outcome["status"] == "finished"]
+    return len(outcomes) * float(shares[0]) if shares else None
 
 
 def _events(inbox: "queue.SimpleQueue[Event]", timeout_s: float) -> list[Event]:

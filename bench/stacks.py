@@ -74,8 +74,6 @@ def _buffers(method: type[Method], fixed: str, config: MethodConfig, shapes: _Sh
     return _found[key]
 
 
-def stack_size(device: str, n_like_it: int, n_slots: int) -> int:
-    """How many of `n_like_it` trainings that may share a stack to give to a slot: what pays on its device, and no more
-    than leaves work for the other slots."""
-    most = CPU_STACK if device.startswith("cpu") else GPU_STACK
-    return max(1, min(most, -(-n_like_it // n_slots)))
+def most_in_a_stack(device: str) -> int:
+    """How many trainings in a stack pay on a device."""
+    return CPU_STACK if device.startswith("cpu") else GPU_STACK

@@ -15,7 +15,9 @@ from pebble import ProcessExpired, ProcessPool
 
 from bench.executors import worker
 from bench.executors.forkserver import preload
+from bench.grid import Executor
 from bench.plan import Training
+from bench.schedule import MAX_WORKERS
 from bench.spool import Outcome
 
 Event = dict[str, Any]
@@ -37,6 +39,18 @@ def slot_devices(devices: str | Sequence[str], slots: str | int) -> list[str]:
         devices = ["cpu"] * n_cores
     count = len(devices) if slots == "auto" else int(slots)
     return [devices[i % len(devices)] for i in range(count)]
+
+
+def slots_of(settings: Executor, n_trainings: int) -> tuple[list[str], bool]:
+    """The device of every slot that so many trainings can use, and whether slots that share a GPU are on trial.
+
+    With `slots: auto` a GPU has several, which `bench.schedule` opens as long as one more gets more work done.
+    """
+    devices = slot_devices(settings.devices, settings.slots)
+    crowd = settings.slots == "auto" and devices[0].startswith("cuda")
+    if crowd:
+        devices = devices * MAX_WORKERS
+    return devices[:n_trainings], crowd
 
 
 class LocalExecutor:
@@ -80,7 +94,7 @@ class LocalExecutor:
             if error is None:
                 event["outcomes"] = future.result()
             else:
-                event["died"] = self._why(error)
+                event |= {"died": self._why(error), "out_of_memory": worker.is_out_of_memory(error)}
             self.inbox.put(event)
 
         return tell

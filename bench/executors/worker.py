@@ -87,6 +87,8 @@ def work(trainings: list[Training], records: list[dict[str, Any]], spool_folder:
 
 def _failed(error: Exception) -> Outcome:
     outcome: Outcome = {"status": "failed", "reason": reason_of(error)}
+    if is_out_of_memory(error):
+        outcome["out_of_memory"] = True
     if not isinstance(error, UserError):
         outcome["traceback"] = "".join(traceback.format_exception(error))
     return outcome

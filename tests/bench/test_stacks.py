@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.grid_file import parse_grid
 from bench.plan import Training, make_plan
 from bench.replicas import Stack
-from bench.stacks import CPU_STACK, GPU_STACK, stack_key, stack_size
+from bench.stacks import stack_key
 from bench.trainer import Result, Trainer, TrainingFailed
 from datasets.base import Data
 from datasets.batch import Batch
@@ -129,13 +129,6 @@ def test_what_has_another_structure_does_not_stack() -> None:
 def test_some_train_alone() -> None:
     assert stack_key(trainings("constant", seeds=1)[0]) is None
     assert stack_key(trainings("gmc", seeds=1, schedule="plateau")[0]) is None
-
-
-def test_sizes_follow_the_device_and_what_is_left() -> None:
-    assert stack_size("cpu", 100, 2) == CPU_STACK
-    assert stack_size("cuda:0", 100, 2) == GPU_STACK
-    assert stack_size("cuda:0", 6, 2) == 3  # the other slot gets work as well
-    assert stack_size("cuda:0", 1, 2) == 1
 
 
 class Fragile(odd_methods.Linear):
