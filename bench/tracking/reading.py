@@ -58,42 +58,38 @@ class Reader(Experiment):
         A training that has finished names its conditions in a tag; of one cut short, or of very many, the cells are
         looked up.
         """
-        query = "tags.stage = 'training'" + (f" AND tags.training_id = '{training_id}'" if training_id else "")
         with plain_errors(self.uri):
             found: dict[str, Known] = {}
-            for run in self._search(query):
-                identity, tags = run.data.tags["training_id"], run.data.tags
-                conditions = frozenset(filter(None, tags.get("conditions", "").split(",")))
-                if run.info.status != "FINISHED" or not conditions:
-                    conditions = frozenset(self._cells(identity, "FINISHED"))
-                if identity not in found or run.info.status == "FINISHED":
-                    saved = frozenset(filter(None, tags.get("saved", "").split(",")))
-                    found[identity] = Known(run.info.run_id, run.info.status, conditions, saved)
+            for row in self._rows("training", training_id, values=False):
+                identity = row.tags["training_id"]
+                conditions = frozenset(filter(None, row.tags.get("conditions", "").split(",")))
+                if not (row.finished and conditions):
+                    conditions = frozenset(self._cells(identity, finished=True))
+                if identity not in found or row.finished:
+                    saved = frozenset(filter(None, row.tags.get("saved", "").split(",")))
+                    found[identity] = Known(row.run_id, row.status, conditions, saved)
             return found
 
     def finished_cells(self) -> frozenset[str]:
         """Ids of all finished cells."""
         with plain_errors(self.uri):
-            runs = self._search("tags.stage = 'cell' AND attributes.status = 'FINISHED'")
-            return frozenset(run.data.tags["cell_id"] for run in runs)
+            return frozenset(row.tags["cell_id"] for row in self._rows("cell", values=False) if row.finished)
 
-    def _cells(self, training_id: str, status: str | None = None) -> dict[str, str]:
-        """Condition -> run id of a training's cell runs."""
-        query = f"tags.stage = 'cell' AND tags.training_id = '{training_id}'"
-        if status:
-            query += f" AND attributes.status = '{status}'"
-        return {_condition(run.data.tags): run.info.run_id for run in self._search(query)}
+    def _cells(self, training_id: str, *, finished: bool = False) -> dict[str, str]:
+        """Condition -> run id of a training's cell runs; only of the finished ones where asked."""
+        rows = self._rows("cell", training_id, values=False)
+        return {_condition(row.tags): row.run_id for row in rows if row.finished or not finished}
 
-    def _rows(self, stage: str) -> "Iterator[Row]":
-        """The runs of a stage, oldest first."""
+    def _rows(self, stage: str, training_id: str | None = None, *, values: bool = True) -> "Iterator[Row]":
+        """The runs of a stage, oldest first; a database may leave out metrics and parameters, which costs it time."""
         store = self._database()
         if store is not None:
-            yield from read_rows(store, self.experiment_id, stage)
+            yield from read_rows(store, self.experiment_id, stage, training_id, values=values)
             return
-        for run in self._search(f"tags.stage = '{stage}'"):
+        query = f"tags.stage = '{stage}'" + (f" AND tags.training_id = '{training_id}'" if training_id else "")
+        for run in self._search(query):
             data = run.data
-            finished = run.info.status == "FINISHED"
-            yield Row(run.info.run_id, finished, dict(data.tags), dict(data.metrics), dict(data.params))
+            yield Row(run.info.run_id, run.info.status, dict(data.tags), dict(data.metrics), dict(data.params))
 
     def arrays(self, wanted: "Container[str] | None" = None) -> "Iterator[tuple[dict[str, str], Path]]":
         """Every finished training that kept arrays: its tags, and the file on this machine while the next is not asked.
@@ -133,7 +129,7 @@ class Reader(Experiment):
     def failures(self) -> list[dict[str, str]]:
         """Trainings whose last attempt failed: their tags, `failure` with the reason among them."""
         with plain_errors(self.uri):
-            return [run.data.tags for run in self._search("tags.stage = 'training' AND attributes.status = 'FAILED'")]
+            return [row.tags for row in self._rows("training", values=False) if row.status == "FAILED"]
 
     def trainings(self) -> "pd.DataFrame":
         """One row a finished training, oldest first: its tags, `run_id`, and its last metrics by their names.

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 from bench.spool import Outcome
 from bench.tracking.client import plain_errors
 from bench.tracking.reading import ARRAYS, Known, Reader
+from bench.tracking.tables import NewRun, Value, finish_run
 from datasets.corruption import split_condition
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
+    from mlflow.entities import DatasetInput
 
 _BATCH = 1000
 """The most metrics MLflow takes in one `log_batch`."""
 _TAG_LENGTH = 4000
 """The longest tag that is worth reading with every run; MLflow takes 8000 characters."""
+_PARAM_LENGTH = 6000
+"""The longest parameter; every MLflow since 2.8 takes it."""
 
 
 class Store(Reader):
@@ -76,14 +79,34 @@ class Store(Reader):
                 run_id = known.run_id if known else self._create_training(record, grid_run, started_ms)
             if outcome["status"] == "failed":
                 self._write_failure(run_id, outcome)
-                return run_id
-            finished = known is not None and known.status == "FINISHED"
-            if not finished:
-                self._write_training(run_id, outcome)
-            self._write_cells(run_id, outcome, {} if fresh else self._cells(record["training_id"]), known)
-            if not finished:
-                self._client.set_terminated(run_id, "FINISHED", end_time=outcome["ended_ms"])
+            elif fresh and (database := self._database()) is not None:
+                self._write_whole(database, run_id, outcome)
+            else:
+                self._write_by_parts(run_id, outcome, known)
             return run_id
+
+    def _write_whole(self, database: Any, run_id: str, outcome: Outcome) -> None:
+        """Into a database, in one transaction."""
+        record, stamp = outcome["record"], outcome["ended_ms"]
+        self._client.log_inputs(run_id, [_data_of(record)])
+        cells = [
+            NewRun(name, _cell_tags(record, name, run_id), list(_cell_values(scores, stamp)))
+            for name, scores in outcome["cells"].items()
+        ]
+        tags = _end_tags(outcome, outcome["cells"])
+        values = list(_training_values(outcome))
+        finish_run(database, run_id, tags=tags, params=_params(record), metrics=values, below=cells, end_ms=stamp)
+
+    def _write_by_parts(self, run_id: str, outcome: Outcome, known: Known | None) -> None:
+        """To a server, or where an earlier attempt may have left something, request by request."""
+        finished = known is not None and known.status == "FINISHED"
+        if not finished:
+            self._write_training(run_id, outcome)
+        self._write_cells(
+            run_id, outcome, {} if known is None else self._cells(outcome["record"]["training_id"]), known
+        )
+        if not finished:
+            self._client.set_terminated(run_id, "FINISHED", end_time=outcome["ended_ms"])
 
     def keep_arrays(self, run_id: str, file: Path, saved: Sequence[str]) -> None:
         """Keep the arrays of a training with its run; repeating it changes nothing."""
@@ -96,60 +119,38 @@ class Store(Reader):
             self._client.set_tag(run_id, "saved", ",".join(sorted(saved)))
 
     def _write_failure(self, run_id: str, outcome: Outcome) -> None:
-        self._client.set_tag(run_id, "failure", outcome["reason"][:4000])
+        self._client.set_tag(run_id, "failure", outcome["reason"][:_TAG_LENGTH])
         if outcome.get("traceback"):
             self._client.log_text(run_id, outcome["traceback"], "traceback.txt")
         self._client.set_terminated(run_id, "FAILED", end_time=outcome["ended_ms"])
 
     def _write_training(self, run_id: str, outcome: Outcome) -> None:
-        from mlflow.entities import Dataset, DatasetInput, Metric, Param
+        from mlflow.entities import Metric, Param
 
-        record = outcome["record"]
-        metrics = [Metric(f"cost/{key}", value, outcome["ended_ms"], 0) for key, value in outcome["cost"].items()]
-        metrics.append(Metric("best_epoch", outcome["best_epoch"], outcome["ended_ms"], 0))
-        for step, row in enumerate(outcome["curves"], start=1):
-            stamp = int(row["time_ms"])
-            metrics += [Metric(key, value, stamp, step) for key, value in row.items() if key != "time_ms"]
-        params = [Param(key, value[:6000]) for key, value in record["params"].items()]
+        metrics = [Metric(*value) for value in _training_values(outcome)]
+        params = [Param(key, value) for key, value in _params(outcome["record"]).items()]
         self._client.log_batch(run_id, metrics=metrics[:_BATCH], params=params)
         for start in range(_BATCH, len(metrics), _BATCH):
             self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
-        data = record["data"]
-        dataset = Dataset(
-            name=data["name"],
-            digest=data["fingerprint"][:36],
-            source_type="robult-bench",
-            source=json.dumps({"data_set": data["name"]}),
-            profile=json.dumps(data["sizes"]),
-        )
-        self._client.log_inputs(run_id, [DatasetInput(dataset)])
-        if outcome.get("warning"):
-            self._client.set_tag(run_id, "warning", outcome["warning"][:4000])
+        self._client.log_inputs(run_id, [_data_of(outcome["record"])])
 
     def _write_cells(self, training_run: str, outcome: Outcome, there: Mapping[str, str], known: Known | None) -> None:
         """Make the cell runs that are missing, complete those cut short, leave the finished ones alone."""
+        from mlflow.entities import Metric
+
         record, stamp = outcome["record"], outcome["ended_ms"]
         done = known.conditions if known else frozenset()
         for name, scores in outcome["cells"].items():
             if name in done:
                 continue
             run_id = there.get(name) or self._create_cell(record, name, training_run, stamp)
-            self._client.log_batch(run_id, metrics=list(_cell_metrics(scores, stamp)))
+            self._client.log_batch(run_id, metrics=[Metric(*value) for value in _cell_values(scores, stamp)])
             self._client.set_terminated(run_id, "FINISHED", end_time=stamp)
-        finished = ",".join(sorted({*outcome["cells"], *done}))
-        if len(finished) <= _TAG_LENGTH:
-            self._client.set_tag(training_run, "conditions", finished)
+        for key, value in _end_tags(outcome, {*outcome["cells"], *done}).items():
+            self._client.set_tag(training_run, key, value)
 
     def _create_cell(self, record: Mapping[str, Any], name: str, training_run: str, stamp: int) -> str:
-        subset, corruption = split_condition(name)
-        tags = {
-            "stage": "cell",
-            "mlflow.parentRunId": training_run,
-            "cell_id": record["cells"][name],
-            "modalities": subset,
-            "corruption": str(corruption),
-            **record["tags"],
-        }
+        tags = _cell_tags(record, name, training_run)
         run = self._client.create_run(self.experiment_id, start_time=stamp, tags=tags, run_name=name)
         return str(run.info.run_id)
 
@@ -165,10 +166,56 @@ class Store(Reader):
             self._client.log_artifacts(run_id, str(folder), under)
 
 
-def _cell_metrics(scores: Mapping[str, Mapping[str, float]], stamp: int) -> "Iterator[Metric]":
-    """`last/acc`, `best/acc`, ...: few keys, because the UI slows down with thousands."""
-    from mlflow.entities import Metric
+def _training_values(outcome: Outcome) -> Iterator[Value]:
+    """Cost, the best epoch, and the curves."""
+    for key, value in outcome["cost"].items():
+        yield f"cost/{key}", value, outcome["ended_ms"], 0
+    yield "best_epoch", outcome["best_epoch"], outcome["ended_ms"], 0
+    for step, row in enumerate(outcome["curves"], start=1):
+        for key, value in row.items():
+            if key != "time_ms":
+                yield key, value, int(row["time_ms"]), step
 
+
+def _cell_values(scores: Mapping[str, Mapping[str, float]], stamp: int) -> Iterator[Value]:
+    """`last/acc`, `best/acc`, ...: few keys, because the UI slows down with thousands."""
     for checkpoint, row in scores.items():
         for name, value in row.items():
-            yield Metric(f"{checkpoint}/{name}", value, stamp, 0)
+            yield f"{checkpoint}/{name}", value, stamp, 0
+
+
+def _cell_tags(record: Mapping[str, Any], name: str, training_run: str) -> dict[str, str]:
+    subset, corruption = split_condition(name)
+    return {
+        "stage": "cell",
+        "mlflow.parentRunId": training_run,
+        "cell_id": record["cells"][name],
+        "modalities": subset,
+        "corruption": str(corruption),
+        **record["tags"],
+    }
+
+
+def _end_tags(outcome: Outcome, conditions: Iterable[str]) -> dict[str, str]:
+    """What is told of a training when it has finished: its conditions, unless they are too many, and a warning."""
+    finished = ",".join(sorted(conditions))
+    tags = {"conditions": finished} if len(finished) <= _TAG_LENGTH else {}
+    return tags | ({"warning": outcome["warning"][:_TAG_LENGTH]} if outcome.get("warning") else {})
+
+
+def _params(record: Mapping[str, Any]) -> dict[str, str]:
+    return {key: value[:_PARAM_LENGTH] for key, value in record["params"].items()}
+
+
+def _data_of(record: Mapping[str, Any]) -> "DatasetInput":
+    from mlflow.entities import Dataset, DatasetInput
+
+    data = record["data"]
+    dataset = Dataset(
+        name=data["name"],
+        digest=data["fingerprint"][:36],
+        source_type="robult-bench",
+        source=json.dumps({"data_set": data["name"]}),
+        profile=json.dumps(data["sizes"]),
+    )
+    return DatasetInput(dataset)

@@ -1,5 +1,6 @@
 """MLflow as the suite writes it: three levels of runs, writes that may be repeated, errors in plain words."""
 
+import json
 import math
 import sqlite3
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.tracking import Store, TrackingError, check_store, safe_name, sqlite_path, state_folder
+from bench.tracking import Store, StoreUnreachable, TrackingError, check_store, safe_name, sqlite_path, state_folder
 from datasets.errors import UserError
 
 SUBSETS = ("upper", "lower", "upper+lower")
@@ -129,6 +130,56 @@ def test_a_writer_that_dies_anywhere_is_taken_up_without_loss_or_double(
     assert len(runs(store, "cell")) == len(SUBSETS)
     run_id = store.known()["a" * 16].run_id
     assert len(store._client.get_metric_history(run_id, "train/loss")) == 2
+
+
+def test_what_is_written_whole_is_what_the_client_would_have_written(store: Store, grid_run: str) -> None:
+    outcome = finished() | {"warning": "few labels"}
+    outcome["curves"][1]["train/loss"] = math.inf
+    by_id = {}
+    for training_id, whole in (("a" * 16, True), ("b" * 16, False)):
+        outcome = outcome | {"record": record(training_id)}
+        run_id, _ = store.begin(outcome["record"], grid_run, 10**12)
+        if whole:
+            store.write(outcome, grid_run, run_id, fresh=True)
+        else:
+            store._write_by_parts(run_id, outcome, None)
+        cells = store._search(f"tags.training_id = '{training_id}' AND tags.stage = 'cell'")
+        by_id[training_id] = [store._client.get_run(run_id), *sorted(cells, key=lambda run: run.info.run_name)]
+
+    for run, other in zip(by_id["a" * 16], by_id["b" * 16], strict=True):
+        replaced = {run.info.run_id: other.info.run_id, by_id["a" * 16][0].info.run_id: by_id["b" * 16][0].info.run_id}
+        text = json.dumps([run.to_dictionary(), histories(store, run)], sort_keys=True)
+        for old, new in {**replaced, "a" * 16: "b" * 16, "a" * 8: "b" * 8}.items():
+            text = text.replace(old, new)
+        assert text == json.dumps([other.to_dictionary(), histories(store, other)], sort_keys=True)
+
+
+def histories(store: Store, run: Any) -> dict[str, Any]:
+    """Every value of every metric of a run."""
+    return {
+        key: sorted((m.step, m.timestamp, m.value) for m in store._client.get_metric_history(run.info.run_id, key))
+        for key in run.data.metrics
+    }
+
+
+def test_a_training_is_written_whole_or_not_at_all(
+    store: Store, grid_run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.tracking import tables
+
+    run_id, _ = store.begin(record(), grid_run, 10**12)
+
+    def full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "_insert_metrics", full)
+        with pytest.raises(StoreUnreachable, match="the disk is full; make room"):
+            store.write(finished(), grid_run, run_id, fresh=True)
+    assert runs(store, "cell") == []
+    assert store.known()["a" * 16].status == "RUNNING"
+    store.write(finished(), grid_run, run_id)
+    assert store.known()["a" * 16].conditions == frozenset(SUBSETS)
 
 
 def test_a_grid_that_asks_for_more_subsets_adds_cells_and_rewrites_none(store: Store, grid_run: str) -> None:
