@@ -74,7 +74,7 @@ def _cost(training: Training, device: str) -> tuple[float, float]:
     trainer.run()  # warm-up, and the evaluation that ends a training
     steps = max(trainer.steps, 1)
     per_epoch, started = 0.0, time.perf_counter()
-    for stage, _ in zip(stages, trainer._epochs(), strict=False):  # a method without epochs gives no row
+    for stage, _ in zip(stages, trainer.epochs(), strict=False):  # a method without epochs gives no row
         now = time.perf_counter()
         per_epoch, started = per_epoch + stage.share * (now - started), now
     true_steps = max(spec.sizes["train"] // min(training.settings.batch_size, spec.sizes["train"]), 1)
