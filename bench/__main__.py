@@ -50,14 +50,14 @@ def _unexpected(error: Exception) -> int:
         return int(error.exit_code)
     from datasets.errors import without_secrets
 
-    text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    text = without_secrets(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}")
     report = Path(f"bench-crash-{time.strftime('%Y%m%d-%H%M%S')}.txt").absolute()
     try:
         report.write_text(without_secrets(traceback.format_exc()), encoding="utf-8")
         where = f"the details are in {report}; please report them"
     except OSError:
         where = "the details could not be written to the working directory"
-    print(f"bench: internal error ({without_secrets(text)}); nothing already computed is lost; {where}.", file=sys.stderr)
+    print(f"bench: internal error ({text}); nothing already computed is lost; {where}.", file=sys.stderr)
     return 1
 
 

@@ -151,6 +151,24 @@ def compare(
 
 
 @app.command()
+def reproduce(
+    run: Annotated[str, typer.Argument(metavar="RUN_ID", help="The MLflow run of a training or of a cell.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda:1, ...; auto: the kind it was trained on.")] = "auto",
+    tracking_uri: UriOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Train again what a run was, and say whether the same numbers come out, and what differs: versions, data, code.
+
+    Nothing is written to the store. Exit code 0 when they are the same, to the last bit or to rounding, else 1.
+
+    Example: bench reproduce 0f4ad7a4fa5a4de7b3ba1c2b8a0e6c55
+    """
+    from bench.commands import reproduce_run
+
+    return reproduce_run(run, device, tracking_uri, as_json=as_json)
+
+
+@app.command()
 def ui(
     tracking_uri: UriOption = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,

@@ -261,6 +261,18 @@ def compare_stored(a: str, b: str, checkpoint: str | None, tracking_uri: str | N
     return 0
 
 
+# ---- bench reproduce --------------------------------------------------------------------------------------
+
+
+def reproduce_run(run_id: str, device: str, tracking_uri: str | None, *, as_json: bool) -> int:
+    """`bench reproduce`: exit code 0 when the same numbers came out, to the last bit or to rounding, else 1."""
+    from bench.reproduce import reproduce
+
+    found = reproduce(resolve_uri(tracking_uri), run_id, device)
+    print(found.to_json() if as_json else found)
+    return int(found.verdict == "different")
+
+
 # ---- bench ui ---------------------------------------------------------------------------------------------
 
 

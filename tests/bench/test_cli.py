@@ -12,7 +12,7 @@ from bench import __main__ as entry
 Call = Callable[..., tuple[int, str, str]]
 
 COMMANDS = [
-    ["run"], ["plan"], ["report"], ["compare"], ["ui"], ["ls"], ["check"], ["doctor"],
+    ["run"], ["plan"], ["report"], ["compare"], ["ui"], ["reproduce"], ["ls"], ["check"], ["doctor"],
     ["data", "ls"], ["data", "prepare"], ["data", "verify"], ["data", "make"], ["new", "method"],
 ]  # fmt: skip
 
