@@ -58,7 +58,7 @@ class Bucket:
 
     def read(self, name: str) -> BinaryIO:
         """An object's content."""
-        file: Any = tempfile.SpooledTemporaryFile(SPOOLED)
+        file: Any = tempfile.SpooledTemporaryFile(SPOOLED)  # noqa: SIM115 - the caller closes it
         self.client.download_fileobj(self.name, str(PurePosixPath(self.prefix) / name), file)
         file.seek(0)
         return file  # type: ignore[no-any-return]

@@ -2,7 +2,7 @@
 """Write the lock files of the images from pyproject.toml: every package by version and hash (`make docker-lock`).
 
 Resolved by uv for the images' Python and platform, wheels only. What is locked already stays as it is while it fits;
-`--upgrade` takes the newest of everything. UV_FIND_LINKS may point to a folder of wheels, where an index is out of reach.
+`--upgrade` takes the newest of everything. UV_FIND_LINKS may name a folder of wheels if torch's index is out of reach.
 """
 
 import os

@@ -1,0 +1,225 @@
+"""A real PostgreSQL and a real `mlflow server` with a login, on free loopback ports, in folders that go away again."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench.run_tools import environment
+
+ADMIN, PASSWORD = "admin", "a long enough password"
+DATABASE_PASSWORD = "another password"
+LOGIN = {"MLFLOW_TRACKING_USERNAME": ADMIN, "MLFLOW_TRACKING_PASSWORD": PASSWORD}
+ROOT = Path(__file__).parents[2]
+
+
+def postgres_tools() -> Path:
+    """Where PostgreSQL's programs are; skips the test when it is not installed."""
+    places = [Path(found).resolve().parent for tool in ("postgres", "initdb") if (found := shutil.which(tool))]
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    for place in places:
+        if all((place / tool).exists() for tool in ("initdb", "postgres", "pg_dump", "pg_restore", "psql")):
+            return place
+    pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def as_postgres() -> dict[str, Any]:
+    """How PostgreSQL, which refuses to be root, is started: as the account its package made."""
+    if os.getuid() != 0:
+        return {}
+    with contextlib.suppress(KeyError):
+        import pwd
+
+        account = pwd.getpwnam("postgres")
+        return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    pytest.skip("root cannot run PostgreSQL, and there is no account 'postgres'")
+
+
+class Postgres:
+    """A database server with a password, in a folder of its own."""
+
+    def __init__(self) -> None:
+        self.tools = postgres_tools()
+        self.account = as_postgres()
+        # Not below pytest's folders: those are closed to other accounts.
+        self.folder = Path(tempfile.mkdtemp(prefix="bench-postgres-"))
+        if self.account:
+            os.chown(self.folder, self.account["user"], self.account["group"])
+        self.port = free_port()
+        self.uri = f"postgresql+psycopg://lab@127.0.0.1:{self.port}/mlflow"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._init()
+
+    def _init(self) -> None:
+        secret = self.folder / "password"
+        secret.write_text(DATABASE_PASSWORD)
+        words = ["--username=lab", f"--pwfile={secret}", "--auth=scram-sha-256", "--no-sync", "--encoding=UTF8"]
+        words += ["--locale=C", "-D", str(self.folder / "data")]
+        subprocess.run([self.tools / "initdb", *words], check=True, capture_output=True, cwd="/", **self.account)
+
+    def start(self) -> None:
+        settings = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"]
+        words = [word for setting in settings for word in ("-c", setting)]
+        log = (self.folder / "log").open("ab")
+        self.process = subprocess.Popen(
+            [self.tools / "postgres", "-D", self.folder / "data", "-p", str(self.port), *words],
+            stdout=log, stderr=log, cwd="/", start_new_session=True, **self.account,
+        )  # fmt: skip
+        log.close()
+        wait_until(self.answers, 30, "PostgreSQL does not start", self.folder / "log")
+
+    def answers(self) -> bool:
+        return self.psql("select 1", database="postgres").returncode == 0
+
+    def psql(self, sql: str, *, database: str = "mlflow") -> "subprocess.CompletedProcess[str]":
+        words = [
+            "-X",
+            "-q",
+            "-t",
+            "-A",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-U",
+            "lab",
+            "-d",
+            database,
+            "-c",
+            sql,
+        ]
+        return subprocess.run([self.tools / "psql", *words], capture_output=True, text=True, env=self.environment())
+
+    def environment(self) -> dict[str, str]:
+        return environment() | {"PGPASSWORD": DATABASE_PASSWORD}
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of the database, read without MLflow."""
+        import psycopg
+
+        where = self.uri.replace("+psycopg", "")
+        with psycopg.connect(where, password=DATABASE_PASSWORD) as database:
+            return database.execute(sql).fetchall()  # type: ignore[arg-type]
+
+    def stop(self, how: int = signal.SIGINT) -> None:
+        """End the server: SIGINT is PostgreSQL's fast shutdown."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(30)
+            self.process = None
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+
+class Server:
+    """`docker/serve`, as the image runs it: an MLflow server with a login, on a database and a folder of artifacts."""
+
+    def __init__(self, postgres: Postgres, folder: Path, artifacts: str | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.postgres, self.folder = postgres, folder
+        self.artifacts = artifacts or str(folder / "artifacts")
+        self.log = folder / "server.log"
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.more: Mapping[str, str] = {}
+
+    def environment(self) -> dict[str, str]:
+        path = os.pathsep.join([str(Path(sys.executable).parent), str(ROOT / "docker"), os.environ["PATH"]])
+        return {
+            **self.postgres.environment(),
+            "PATH": path,
+            "DATABASE_URI": self.postgres.uri,
+            "ARTIFACTS": self.artifacts,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": "not a secret here",
+            "SERVE_HOST": "127.0.0.1",
+            "SERVE_PORT": str(self.port),
+            "SERVE_WORKERS": "1",
+            "TMPDIR": str(self.folder),
+            **self.more,
+        }
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [ROOT / "docker" / "serve"],
+                cwd=self.folder,
+                env=self.environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(self.answers, 120, "the MLflow server does not start", self.log, self.process)
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as reply:
+                return bool(reply.status == 200)
+        except OSError:
+            return False
+
+    def signal(self, what: int) -> None:
+        """Send a signal to the server and all its processes."""
+        assert self.process is not None
+        os.killpg(self.process.pid, what)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.signal(signal.SIGKILL)
+            self.process.wait(30)
+            self.process = None
+
+
+def wait_until(
+    true: Any,
+    timeout_s: float,
+    otherwise: str,
+    log: Path | None = None,
+    process: "subprocess.Popen[bytes] | None" = None,
+) -> None:
+    """Wait for something to become true.
+
+    Raises:
+        RuntimeError: it did not, or the process that should make it so has ended; with the end of its log.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        if time.monotonic() > deadline or (process is not None and process.poll() is not None):
+            raise RuntimeError(otherwise + (f":\n{log.read_text()[-3000:]}" if log else ""))
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Server]:
+    """A server on a new database; everything ends and goes away with it."""
+    postgres = Postgres()
+    server = Server(postgres, folder)
+    try:
+        postgres.start()
+        assert postgres.psql("create database mlflow", database="postgres").returncode == 0
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        postgres.remove()
