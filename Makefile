@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install quickstart test test-all fuzz audit benchmark lint clean
+.PHONY: help install quickstart test test-all fuzz audit benchmark lint docker-check docker-lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,14 @@ lint: install  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docker-check: install  ## Check docker/: lint, schema, lock files, entry points; with an engine the images too
+	$(BIN)/pip install -qq --editable '.[docker]'
+	$(BIN)/python docker/check.py
+
+docker-lock: install  ## Write the images' lock files anew after a change of pyproject.toml
+	$(BIN)/pip install -qq --editable '.[docker]'
+	$(BIN)/python docker/lock.py
 
 clean:  ## Remove the virtual environment and caches (never results)
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -192,7 +192,7 @@ class Server:
 
 
 def wait_until(
-    true: Any,
+    true: Callable[[], bool],
     timeout_s: float,
     otherwise: str,
     log: Path | None = None,
