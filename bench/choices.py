@@ -52,7 +52,7 @@ def read_sweep(
 
 def _read_values(problems: Problems, spot: Spot, model: type[BaseModel], key: str) -> tuple[Any, ...]:
     node = spot.node
-    errors = _value_errors(model, key, spot)
+    errors = value_errors(model, key, spot)
     takes_list = admits_list(model.model_fields[key].annotation)
     nested = any(item.is_list for item in node.items)
     if not node.is_list or (takes_list and (not errors or not nested)):
@@ -65,7 +65,7 @@ def _read_values(problems: Problems, spot: Spot, model: type[BaseModel], key: st
     for item in spot.items():
         value = item.node.plain()
         same = json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
-        errors = _value_errors(model, key, item)
+        errors = value_errors(model, key, item)
         if not errors and same in values:
             errors = [(item, f"{show(value)} is given twice")]
         for place, text in errors:
@@ -75,7 +75,7 @@ def _read_values(problems: Problems, spot: Spot, model: type[BaseModel], key: st
     return tuple(values.values())
 
 
-def _value_errors(model: type[BaseModel], key: str, spot: Spot) -> list[tuple[Spot, str]]:
+def value_errors(model: type[BaseModel], key: str, spot: Spot) -> list[tuple[Spot, str]]:
     """What the model's field `key` has against the value at `spot`, other fields aside."""
     if not _is_finite(spot.node.plain()):
         inside = " with .nan or .inf in it" if spot.node.is_list or spot.node.is_mapping else ""

@@ -58,10 +58,10 @@ def load_asked(name_or_path: str) -> Grid | Collection:
     path = Path(name_or_path)
     bundled = name_or_path in bundled_names()
     if _is_path(name_or_path) or os.path.isfile(name_or_path) or (os.path.isdir(name_or_path) and not bundled):  # noqa: PTH112, PTH113
-        text, file = _text(path, name_or_path), name_or_path
+        text, file = read_text(path, name_or_path), name_or_path
     elif bundled:
         file = f"{name_or_path}.yaml"
-        text = _text(files("bench.grids") / file, name_or_path)
+        text = read_text(files("bench.grids") / file, name_or_path)
     else:
         raise _no_such_name(name_or_path)
     if not _COLLECTION.search(text):
@@ -100,7 +100,7 @@ def _listed(text: str, file: str) -> list[str]:
     return list(found)
 
 
-def _text(path: Any, shown: str) -> str:
+def read_text(path: Any, shown: str) -> str:
     """The file's text: at most 1 MB of UTF-8, with or without a byte order mark."""
     try:
         with path.open("rb") as stream:

@@ -48,6 +48,20 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def read_grid(text: str, file: str) -> Grid:
     """See `bench.grid_file.parse_grid`."""
     problems = Problems(file)
+    grid = GridReader(read_root(text, problems), problems, text).grid()
+    if problems.found:
+        describe_datasets(grid, problems)  # what planning would find is told now, with the rest
+        raise GridError(problems.found)
+    return grid
+
+
+def read_root(text: str, problems: Problems, noun: str = "grid") -> Spot:
+    """The mapping a file holds; keys given twice are told.
+
+    Raises:
+        GridError: it is not YAML, or no mapping.
+    """
+    file = problems.file
     try:
         text.encode()
         root, repeated = read_yaml(text)
@@ -60,17 +74,16 @@ def read_grid(text: str, file: str) -> Grid:
     if not root.is_mapping:
         empty = root.value is None
         got = "the file is empty" if empty else f"expected a mapping with keys, got {show(root.plain())}"
-        problems.at_line(0 if empty else root.line, f"{got}; a grid needs at least 'methods' and 'datasets'")
+        problems.at_line(0 if empty else root.line, f"{got}; a {noun} needs at least 'methods' and 'datasets'")
         raise GridError(problems.found)
-    grid = _Reader(Spot(root), problems, text).grid()
-    if problems.found:
-        describe_datasets(grid, problems)  # what planning would find is told now, with the rest
-        raise GridError(problems.found)
-    return grid
+    return Spot(root)
 
 
-class _Reader:
+class GridReader:
     """Reads each key of one file; where a value is wrong the problem is told and a harmless value goes on."""
+
+    noun = "grid"
+    known: Sequence[str] = KEYS
 
     def __init__(self, root: Spot, problems: Problems, text: str) -> None:
         self.root = root
@@ -107,10 +120,11 @@ class _Reader:
 
     def keys(self) -> None:
         for key in self.root.node.keys:
-            if key not in KEYS:
+            if key not in self.known:
                 line = self.root.node.key_lines[key]
-                hint = did_you_mean(key, KEYS)
-                self.problems.at_line(line, f"unknown key '{key}'.{hint} A grid has: {', '.join(KEYS)}")
+                hint = did_you_mean(key, self.known)
+                text = f"unknown key '{key}'.{hint} A {self.noun} has: {', '.join(self.known)}"
+                self.problems.at_line(line, text)
         for key in ("methods", "datasets"):
             if key not in self.root.node.keys:
                 self.problems.at_line(0, f"'{key}' is missing: list at least one; see bench ls {key}")

@@ -343,6 +343,16 @@ def _trainings(grid: Grid, blocks: list[_Block]) -> Iterator[Training]:
                 )
 
 
+def trainings_of(
+    grid: Grid, method: MethodChoice, dataset: DatasetChoice, settings: TrainSettings, conditions: tuple[str, ...]
+) -> list[Training]:
+    """The trainings of one method on one data set, every seed and label ratio, as a grid that asks for them has them.
+
+    A search makes its trials of these: same configuration, same identity, seeds and masks.
+    """
+    return list(_trainings(grid, [_Block(method, dataset, settings, conditions)]))
+
+
 def _nothing_left(grid: Grid, skipped: list[Skip]) -> Problem:
     reasons = list(dict.fromkeys(f"{skip.method} on {skip.dataset}: {skip.reason}" for skip in skipped))
     more = f"; and {len(reasons) - 10} more" if len(reasons) > 10 else ""

@@ -16,7 +16,7 @@ MAY_IMPORT = {"datasets": set(), "methods": {"datasets"}, "analysis": {"datasets
 ONLY_IN = {
     "mlflow": {"bench.tracking.client", "bench.tracking.reading", "bench.tracking.tables", "bench.tracking.writing"},
     "pebble": {"bench.executors.local"},
-    "optuna": {"bench.search"},
+    "optuna": {"bench.search.study"},
     "ray": {"bench.executors.ray"},
     "typer": {"bench.cli", "bench.__main__"},
 }

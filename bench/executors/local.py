@@ -72,17 +72,21 @@ class LocalExecutor:
         """How often each slot was renewed: what an earlier life still has to say is nobody's any more."""
 
     def _pool(self, slot: int) -> ProcessPool:
-        return ProcessPool(
-            max_workers=1,
-            context=self._context,
-            initializer=worker.start,
-            initargs=(slot, self.devices[slot], self._writer),
-        )
+        start, args = self.start(slot)
+        return ProcessPool(max_workers=1, context=self._context, initializer=start, initargs=args)
+
+    def start(self, slot: int) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        """What makes a new process the worker of a slot."""
+        return worker.start, (slot, self.devices[slot], self._writer)
 
     def submit(self, slot: int, trainings: list[Training], records: list[dict[str, Any]]) -> None:
         """Train a stack on a free slot; its time-out is that of its trainings one after the other."""
         timeout = None if self.timeout_s is None else self.timeout_s * len(trainings)
-        future = self._pools[slot].schedule(worker.work, args=(trainings, records, self.spool_folder), timeout=timeout)
+        self.call(slot, worker.work, (trainings, records, self.spool_folder), timeout)
+
+    def call(self, slot: int, work: Callable[..., Any], args: tuple[Any, ...], timeout_s: float | None = None) -> None:
+        """Let a free slot's worker do `work`; what it returns are the `outcomes` of the event at its end."""
+        future = self._pools[slot].schedule(work, args=args, timeout=timeout_s)
         future.add_done_callback(self._on_done(slot, self._lives[slot]))
 
     def _on_done(self, slot: int, life: int) -> Callable[["Future[list[Outcome]]"], None]:

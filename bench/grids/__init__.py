@@ -2,6 +2,7 @@
 
 import re
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 
 def bundled_names() -> list[str]:
@@ -16,8 +17,15 @@ def _by_number(name: str) -> list[tuple[str, int]]:
 
 def bundled_grids() -> dict[str, str]:
     """Every bundled grid with the first line of its comment; reads no YAML and imports nothing heavy."""
+    told = first_lines(files(__name__))
+    return {name: told[name] for name in bundled_names()}
+
+
+def first_lines(folder: Traversable) -> dict[str, str]:
+    """Every YAML file of a folder with the first line of its comment."""
     told = {}
-    for name in bundled_names():
-        first = (files(__name__) / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
-        told[name] = first.lstrip("# ").strip() if first.startswith("#") else ""
+    for item in sorted(folder.iterdir(), key=lambda item: item.name):
+        if item.name.endswith(".yaml"):
+            first = item.read_text(encoding="utf-8").partition("\n")[0]
+            told[item.name.removesuffix(".yaml")] = first.lstrip("# ").strip() if first.startswith("#") else ""
     return told
