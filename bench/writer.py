@@ -71,6 +71,7 @@ class Writer:
             run = self._runs.pop(training_id, None)  # gone at a second attempt: then what is there is looked up
             run = store.write(outcome, self.grid_run, run, fresh=run is not None)
             store.keep_arrays(run, self._spool.arrays(training_id), outcome.get("saved", []))
+            store.settle(training_id)
             self._spool.drop(training_id)
             self.written.put(training_id)
 

@@ -119,4 +119,4 @@ def _silence(causes: list[BaseException]) -> str | None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".") + "."

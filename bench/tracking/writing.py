@@ -1,15 +1,19 @@
 """What the suite tells MLflow; every write is safe to repeat: what is already there is found and kept."""
 
 import json
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.spool import Outcome
 from bench.tracking.client import plain_errors
+from bench.tracking.places import sqlite_path, state_folder
 from bench.tracking.reading import ARRAYS, Known, Reader
-from bench.tracking.tables import NewRun, Value, finish_run
+from bench.tracking.tables import NewRun, Row, Value, finish_run
 from datasets.corruption import split_condition
 
 if TYPE_CHECKING:
@@ -24,7 +28,17 @@ _PARAM_LENGTH = 6000
 
 
 class Store(Reader):
-    """Reads and writes one experiment. Not thread-safe but for `known`: a single writer uses it."""
+    """Reads and writes one experiment. Not thread-safe but for `known`: a single writer uses it.
+
+    Schedulers of one state folder never work on the same training. Those of several machines, which share but a server,
+    know nothing of each other: each makes runs of its own, and `settle` leaves one of them.
+    """
+
+    @cached_property
+    def _scheduler(self) -> str:
+        """Names the state folder whose claims keep schedulers apart; a tag of the runs that are begun under it."""
+        folder = state_folder(self.uri, self.name)
+        return f"{socket.gethostname()}-{sha256(str(folder).encode()).hexdigest()[:8]}"
 
     def open_grid(self, digest: str, tags: Mapping[str, str], files: Mapping[str, str], started_ms: int) -> str:
         """The grid's run: found by the digest of what it asks for, or made with its tags and text files."""
@@ -47,18 +61,48 @@ class Store(Reader):
     def begin(self, record: Mapping[str, Any], grid_run: str, started_ms: int) -> tuple[str, bool]:
         """A run for a training that started at `started_ms`, and whether it is new.
 
-        An earlier attempt that left no finished cell is deleted; one that did is kept, to be completed.
+        An earlier attempt that left no finished cell is deleted; one that did is kept, to be completed. What another
+        machine has under way is left alone.
         """
         with plain_errors(self.uri):
             known = self.known(record["training_id"]).get(record["training_id"])
             if known is not None and (known.status == "FINISHED" or known.conditions):
                 return known.run_id, False
             if known is not None:
-                self._client.delete_run(known.run_id)
+                for row in self._rows("training", record["training_id"], values=False):
+                    if row.status != "RUNNING" or self._is_ours(row):
+                        self._client.delete_run(row.run_id)
             return self._create_training(record, grid_run, started_ms), True
 
+    def _is_ours(self, row: Row) -> bool:
+        """Whether a run was begun under our state folder: if it still runs while we hold its claim, it is dead."""
+        return row.tags.get("scheduler", self._scheduler) == self._scheduler
+
+    def settle(self, training_id: str) -> None:
+        """Where several machines finished the same training, leave one of its runs; whoever comes last sees them all.
+
+        Attempts of ours that a lost answer left behind go too. In a SQLite file there is nothing to settle.
+        """
+        if sqlite_path(self.uri) is not None:
+            return
+        with plain_errors(self.uri):
+            rows = list(self._rows("training", training_id, values=False))
+            finished = sorted(row.run_id for row in rows if row.finished)  # an order that all of them see
+            if not finished:
+                return
+            extra = {row.run_id for row in rows if row.status == "RUNNING" and self._is_ours(row)}
+            extra.update(finished[1:])
+            if not extra:
+                return
+            for cell in self._rows("cell", training_id, values=False):
+                if cell.tags["mlflow.parentRunId"] in extra:
+                    self._client.delete_run(cell.run_id)
+            for run_id in sorted(extra):
+                self._client.delete_run(run_id)
+
     def _create_training(self, record: Mapping[str, Any], grid_run: str, started_ms: int) -> str:
-        tags = {"stage": "training", "mlflow.parentRunId": grid_run, **record["tags"], **record["training_tags"]}
+        tags = {"stage": "training", "mlflow.parentRunId": grid_run, "scheduler": self._scheduler}
+        tags |= {**record["tags"], **record["training_tags"]}
         run = self._client.create_run(self.experiment_id, start_time=started_ms, tags=tags, run_name=record["name"])
         return str(run.info.run_id)
 

@@ -52,3 +52,68 @@ def test_two_schedulers_lose_nothing_when_the_server_freezes_and_dies(server: Se
         assert code == 0, err
     truth = undisturbed(tmp_path / "alone", grid("outage", seeds=12))
     assert_whole(server, "outage", truth, together)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("server")
+def test_a_minute_without_the_server_loses_nothing(server: Server, tmp_path: Path) -> None:
+    together = tmp_path / "together"
+    write_grid(together, grid("minute", seeds=40, uri=server.uri))
+    schedulers = [start("run", "grid.yaml", cwd=together) for _ in range(2)]
+    break_and_mend(server, "minute", outage_s=60)
+    ends = [end(scheduler, timeout_s=900) for scheduler in schedulers]
+    # One whose trainings end early waits a minute for the server, then leaves the rest to the next start.
+    if any(code != 0 for code, _, _ in ends):
+        code, _, err = bench("run", "grid.yaml", cwd=together)
+        assert code == 0, err
+    truth = undisturbed(tmp_path / "alone", grid("minute", seeds=40))
+    assert_whole(server, "minute", truth, together)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("server")
+def test_a_database_that_dies_is_waited_for(server: Server, tmp_path: Path) -> None:
+    write_grid(tmp_path / "run", grid("database", seeds=12, uri=server.uri))
+    scheduler = start("run", "grid.yaml", cwd=tmp_path / "run")
+    wait_for_cells(server, "database", 2)
+    server.postgres.stop(signal.SIGQUIT)  # at once, without a checkpoint: it recovers from its log
+    time.sleep(5)
+    server.postgres.start()
+    code, _, err = end(scheduler)
+    assert code == 0, err
+    truth = undisturbed(tmp_path / "alone", grid("database", seeds=12))
+    assert_whole(server, "database", truth, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("server")
+def test_two_machines_that_share_but_the_server_leave_each_result_once(server: Server, tmp_path: Path) -> None:
+    text = grid("machines", seeds=8, uri=server.uri)
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        write_grid(folder, text)
+    schedulers = [start("run", "grid.yaml", cwd=folder) for folder in folders]
+    for code, _, err in map(end, schedulers):
+        assert code == 0, err
+    truth = undisturbed(tmp_path / "alone", grid("machines", seeds=8))
+    assert_whole(server, "machines", truth, *folders)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("server")
+def test_a_killed_scheduler_is_followed_by_one_on_another_machine(server: Server, tmp_path: Path) -> None:
+    text = grid("heir", seeds=8, uri=server.uri)
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        write_grid(folder, text)
+    victim = start("run", "grid.yaml", cwd=first)
+    wait_for_cells(server, "heir", 4)
+    victim.kill()
+    victim.communicate()
+    code, _, err = bench("run", "grid.yaml", cwd=second)
+    assert code == 0, err
+    truth = undisturbed(tmp_path / "alone", grid("heir", seeds=8))
+    assert cells_of(server, "heir") == truth
+    # What the killed one had finished waits in its own folder: a result that is there already changes nothing.
+    assert bench("run", "grid.yaml", cwd=first)[0] == 0
+    assert cells_of(server, "heir") == truth
