@@ -77,7 +77,7 @@ def plans(_prepared: None) -> dict[str, Plan]:
 # ---- what there is ----------------------------------------------------------------------------------------------
 
 
-OTHERS = {"quickstart", "handwritten", "robult-paper", "raml-paper", *(f"question-{n}" for n in range(1, 5))}
+OTHERS = {"quickstart", "handwritten", "all-methods", "robult-paper", "raml-paper", *(f"question-{n}" for n in range(1, 5))}
 
 
 def test_every_table_with_something_to_run_has_a_grid() -> None:
