@@ -72,7 +72,10 @@ class Executor(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    kind: Literal["local"] = "local"
+    kind: Literal["local", "ray"] = Field(default="local", description="local: this machine; ray: a Ray cluster")
+    address: str = Field(
+        default="auto", description="of the Ray cluster: auto, or HOST:PORT of its head; local starts one here"
+    )
     devices: (
         Annotated[Literal["auto", "cpu"], BeforeValidator(_device_word)]
         | Annotated[tuple[Annotated[str, AfterValidator(_device)], ...], Field(min_length=1), AfterValidator(_distinct)]

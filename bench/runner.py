@@ -1,10 +1,11 @@
 """From a plan to results: hand trainings to free slots, outcomes to the writer, and lose nothing on the way."""
 
+import contextlib
 import getpass
 import queue
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -20,13 +21,33 @@ from bench.provenance import SESSIONS, git_tags, this_session
 from bench.schedule import Schedule
 from bench.spool import Outcome, Spool
 from bench.tracking import Known, Store, TrackingError, check_store, record_of, sqlite_path, state_folder
+from bench.tracking.timings import timings
 from bench.writer import Writer
 from datasets.errors import without_secrets
 
 START_S = 300.0
 """How long a worker may take, besides, until its first sign of life: it imports, and loads the data."""
+MAX_LOSSES = 3
+"""How many machines may be lost under a training before it counts as failed."""
 PEER_POLL_S = 1.0
 """How often a training claimed by another scheduler is asked for again."""
+
+
+class Executor(Protocol):
+    """Slots that take one stack each and put into `inbox` what happens.
+
+    Events: `{"slot", "training", "epoch", "row"}` and `{"slot", "alive"}` while a stack runs; at its end
+    `{"slot", "outcomes"}`, `{"slot", "died"}` with the reason, or `{"slot", "lost"}` where the machine is gone; and
+    `{"slot", "ready"}` when a slot that was not ready can take a stack.
+    """
+
+    devices: list[str]
+    inbox: "queue.SimpleQueue[Event]"
+
+    def ready(self) -> list[int]: ...
+    def submit(self, slot: int, trainings: list[Training], records: list[dict[str, Any]]) -> None: ...
+    def renew(self, slot: int) -> bool: ...
+    def close(self) -> None: ...
 
 
 class Display(Protocol):
@@ -102,6 +123,7 @@ class Runner:
         self._heard: dict[int, float] = {}
         """When a slot last gave a sign of life."""
         self._unspooled: dict[str, Outcome] = {}
+        self._losses: Counter[str] = Counter()
         self._warned: set[str] = set()
         self._next_poll = 0.0
 
@@ -149,7 +171,7 @@ class Runner:
             TrackingError: the store stopped working; what was trained is in the spool.
         """
         started = time.monotonic()
-        executor: LocalExecutor | None = None
+        executor: Executor | None = None
         try:
             self._gather(self._known())
             if self._pending:
@@ -219,19 +241,33 @@ class Runner:
             return False
         return set(wanted.conditions) <= set(outcome["cells"]) and wanted.save.words <= set(outcome.get("saved", []))
 
-    def _executor(self) -> LocalExecutor:
-        settings = self.plan.grid.executor
-        devices, crowd = slots_of(settings, len(self._pending))
+    def _executor(self) -> Executor:
+        settings, executor = self.plan.grid.executor, None
+        if settings.kind == "ray":
+            from bench.executors.ray import RayExecutor
+
+            executor = RayExecutor(settings, len(self._pending), self.spool)
+            devices, crowd = executor.devices, False
+        else:
+            devices, crowd = slots_of(settings, len(self._pending))
+        self._recall()
         self.schedule = Schedule(devices, self.costs, stack=settings.stack, crowd=crowd)
         self.schedule.add(self._pending)
         self.display.clock.follow(self.schedule)
         n_open = sum(map(self.schedule.is_open, range(len(devices))))
         self.display.start(self._pending, self.summary.n_done_before, n_open)
         self._pending = []
-        return LocalExecutor(devices, self.spool.folder.parent, settings.timeout_s)
+        return executor or LocalExecutor(devices, self.spool.folder.parent, settings.timeout_s)
 
-    def _loop(self, executor: LocalExecutor) -> None:
-        free = deque(range(len(executor.devices)))
+    def _recall(self) -> None:
+        """Learn from earlier runs what trainings take; a store that is only being made has nothing to tell."""
+        if self._store_is_new() or self.writer.store is None:
+            return
+        with contextlib.suppress(TrackingError):  # nothing depends on it but the order
+            self.costs.recall(timings(self.writer.store), self.plan.trainings)
+
+    def _loop(self, executor: Executor) -> None:
+        free = deque(executor.ready())
         while len(self.schedule) or self._busy or self._elsewhere:
             self._ask_peers_again()
             self._fill(executor, free)
@@ -243,7 +279,7 @@ class Runner:
             if self.writer.problem is not None or (self.fail_fast and self.summary.failed):
                 return
 
-    def _fill(self, executor: LocalExecutor, free: deque[int]) -> None:
+    def _fill(self, executor: Executor, free: deque[int]) -> None:
         """Give every free slot what the schedule has for it."""
         for slot in list(free):
             stack = self.schedule.next_stack(slot, time.monotonic(), self._take_on)
@@ -294,9 +330,12 @@ class Runner:
         self.schedule.add(self._elsewhere)
         self._elsewhere = []
 
-    def _handle(self, event: Event, executor: LocalExecutor, free: deque[int]) -> None:
+    def _handle(self, event: Event, executor: Executor, free: deque[int]) -> None:
         slot = event["slot"]
         self._heard[slot] = time.monotonic()
+        if "ready" in event:
+            free.append(slot)
+            return
         if "alive" in event or slot not in self._busy:
             return  # a slot that is not busy was given up as silent
         if "row" in event:
@@ -306,12 +345,16 @@ class Runner:
                 self.display.epoch(slot, training, event["epoch"], event["row"])
             return
         stack = self._busy.pop(slot)
-        free.append(slot)
-        if "died" in event:
+        if "lost" in event:
             executor.renew(slot)
             self.schedule.ended(slot)
+            self._after_loss(slot, stack, event["lost"])
+            return
+        if "died" in event:
+            self._renew(executor, slot, free)
             self._after_death(slot, stack, event["died"], out_of_memory=event.get("out_of_memory", False))
             return
+        free.append(slot)
         self.schedule.ended(slot, _seconds(event["outcomes"]))
         for training, outcome in zip(stack, event["outcomes"], strict=True):
             if outcome.pop("out_of_memory", False) and self.schedule.give_back(slot, [training], out_of_memory=True):
@@ -320,15 +363,34 @@ class Runner:
             else:
                 self._take(slot, training, outcome)
 
-    def _kill_silent(self, executor: LocalExecutor, free: deque[int]) -> None:
+    def _kill_silent(self, executor: Executor, free: deque[int]) -> None:
         """Give up the workers that hang: those that made no step for too long."""
         patience = self.plan.grid.executor.silence_s
         for slot in [slot for slot in self._busy if time.monotonic() - self._heard[slot] > patience]:
             stack = self._busy.pop(slot)
-            free.append(slot)
-            executor.renew(slot)
-            self.schedule.ended(slot)
+            self._renew(executor, slot, free)
             self._after_death(slot, stack, f"its worker hung: no step for executor.silence_s = {patience:g} s")
+
+    def _renew(self, executor: Executor, slot: int, free: deque[int]) -> None:
+        """Give a slot a new worker; one that cannot take a stack at once tells when it can."""
+        self.schedule.ended(slot)
+        if executor.renew(slot):
+            free.append(slot)
+
+    def _after_loss(self, slot: int, stack: list[Training], reason: str) -> None:
+        """A stack lost its machine, which is not its own fault: it is tried again elsewhere, but not for ever."""
+        again = []
+        for training in stack:
+            self._losses[training.id] += 1
+            if self._losses[training.id] < MAX_LOSSES:
+                again.append(training)
+            else:
+                why = f"{reason}, as {MAX_LOSSES - 1} before it"
+                self._take(slot, training, self._death(training, why))
+        if again:
+            self.display.note(f"{name_of_stack(again)}: {reason}; tried again on another machine.")
+            self.display.halved(slot, again)
+            self.schedule.retry(again)
 
     def _after_death(self, slot: int, stack: list[Training], reason: str, *, out_of_memory: bool = False) -> None:
         """Take what was safe on disk; of the rest a stack is tried again in halves, a single training has failed."""

@@ -618,4 +618,5 @@ class Trainer:
             "parameters": float(sum(p.numel() for p in self.methods[0].parameters())),
             "peak_mib": peak / 2**20,
             "stack": float(k),
+            "gpu": float(self.device.startswith("cuda")),
         }

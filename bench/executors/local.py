@@ -98,24 +98,29 @@ class LocalExecutor:
             if error is None:
                 event["outcomes"] = future.result()
             else:
-                event |= {"died": self._why(error), "out_of_memory": worker.is_out_of_memory(error)}
+                event |= {"died": self._why(slot, error), "out_of_memory": worker.is_out_of_memory(error)}
             self.inbox.put(event)
 
         return tell
 
-    def _why(self, error: BaseException) -> str:
+    def _why(self, slot: int, error: BaseException) -> str:
         if isinstance(error, TimeoutError):
             return f"took longer than executor.timeout_s = {self.timeout_s:g} s"
         if isinstance(error, ProcessExpired):
             code = error.exitcode or 0
             return f"its worker process was killed (signal {-code})" if code < 0 else f"its worker exited with {code}"
-        return worker.reason_of(error)
+        return worker.reason_of(error, self.devices[slot])
 
-    def renew(self, slot: int) -> None:
-        """Give the slot a new pool after a death, which may have left the old one's locks held."""
+    def ready(self) -> list[int]:
+        """The slots that can take a stack from the start."""
+        return list(range(len(self.devices)))
+
+    def renew(self, slot: int) -> bool:
+        """Give the slot a new pool after a death, which may have left the old one's locks held; it is ready at once."""
         self._lives[slot] += 1
         old, self._pools[slot] = self._pools[slot], self._pool(slot)
         threading.Thread(target=_stop, args=(old,), daemon=True).start()
+        return True
 
     def close(self) -> None:
         """Kill what still runs and end the workers."""

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 import torch._dynamo  # optimisers import it when they are first made, 1.5 s that every worker would pay again
 
-from bench.arrays import write_arrays
+from bench.arrays import Arrays, write_arrays
 from bench.plan import Training
 from bench.spool import Outcome, Spool
 from bench.trainer import Result, Trainer, TrainingFailed
@@ -32,7 +33,6 @@ _PIPE_ATOMIC = 4000
 SIGN_EVERY_S = 1.0
 """How often a worker says that it is alive, far more often than anybody waits for it."""
 
-_told_s = 0.0
 _slot = 0
 _device = "cpu"
 _progress: Connection | None = None
@@ -65,28 +65,93 @@ def work(trainings: list[Training], records: list[dict[str, Any]], spool_folder:
     Raises:
         Exception: of a stack of several: parts of it may do better.
     """
-    started = int(time.time() * 1000)
     spool = Spool(spool_folder)
+    made = train(trainings, records, _load, _device, tell)
+    return [keep(outcome, arrays, spool) for outcome, arrays in made]
+
+
+def train(
+    trainings: list[Training],
+    records: list[dict[str, Any]],
+    load: Callable[[Training], Data],
+    device: str,
+    tell: Callable[[dict[str, Any]], None],
+) -> list[tuple[Outcome, Arrays]]:
+    """Train a stack and tell how it goes, wherever the worker is.
+
+    Returns:
+        Of each training the outcome, and the arrays that the grid keeps of it.
+
+    Raises:
+        Exception: of a stack of several, as `work`.
+    """
+    started = int(time.time() * 1000)
     try:
-        told = _train(trainings, spool)
+        results = _run(trainings, load(trainings[0]), device, tell)
     except Exception as error:
         if len(trainings) > 1:
             raise
-        told = [_failed(error)]
-    outcomes = []
-    for record, outcome in zip(records, told, strict=True):
-        whole: Outcome = {"record": record, "started_ms": started, **outcome, "ended_ms": int(time.time() * 1000)}
-        whole["spooled"] = True
+        results = [error]
+    made: list[tuple[Outcome, Arrays]] = []
+    for training, record, result in zip(trainings, records, results, strict=True):
+        outcome = failed(result, device) if isinstance(result, Exception) else _finished(training, result)
+        outcome = {"record": record, "started_ms": started, **outcome, "ended_ms": int(time.time() * 1000)}
+        made.append((outcome, {} if isinstance(result, Exception) else result.arrays))
+    return made
+
+
+def _run(
+    trainings: list[Training], data: Data, device: str, tell: Callable[[dict[str, Any]], None]
+) -> Sequence[Result | Exception]:
+    signs = _Signs(tell)
+    trainer = Trainer(trainings, data, device, signs)
+    for training in trainings:
+        tell({"training": training.id, "epoch": 0, "row": {}})
+    return trainer.run(lambda training, epoch, row: tell({"training": training.id, "epoch": epoch, "row": row}))
+
+
+class _Signs:
+    """Tells, every second or so, that steps are being made."""
+
+    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
+        self.tell, self.told_s = tell, time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self.told_s > SIGN_EVERY_S:
+            self.told_s = time.monotonic()
+            self.tell({"alive": True})
+
+
+def _finished(training: Training, result: Result) -> Outcome:
+    return {
+        "status": "finished",
+        "curves": result.curves,
+        "cells": result.cells,
+        "best_epoch": result.best_epoch,
+        "warning": result.warning,
+        "cost": result.cost,
+        "saved": sorted(training.save.words),
+    }
+
+
+def keep(outcome: Outcome, arrays: Arrays, spool: Spool) -> Outcome:
+    """Put an outcome and its arrays into the spool; returns it with `spooled`, False on a full disk."""
+    if outcome.get("saved"):
         try:
-            spool.put(whole)
-        except OSError:
-            whole["spooled"] = False
-        outcomes.append(whole)
-    return outcomes
+            write_arrays(spool.arrays(outcome["record"]["training_id"]), arrays)
+        except OSError:  # costs the arrays, not the result; they are made another time
+            outcome["saved"] = []
+    outcome["spooled"] = True
+    try:
+        spool.put(outcome)
+    except OSError:
+        outcome["spooled"] = False
+    return outcome
 
 
-def _failed(error: Exception) -> Outcome:
-    outcome: Outcome = {"status": "failed", "reason": reason_of(error)}
+def failed(error: Exception, device: str) -> Outcome:
+    """The outcome of a training that failed."""
+    outcome: Outcome = {"status": "failed", "reason": reason_of(error, device)}
     if is_out_of_memory(error):
         outcome["out_of_memory"] = True
     if not isinstance(error, UserError):
@@ -98,44 +163,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: BaseException, device: str = "its device") -> str:
     """Why a training failed, in one line."""
     if isinstance(error, TrainingFailed | UserError):
         return str(error)
     if is_out_of_memory(error):
-        return f"out of memory on {_device}: a smaller train.batch_size or fewer slots may help"
+        return f"out of memory on {device}: a smaller train.batch_size or fewer slots may help"
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-
-
-def _train(trainings: list[Training], spool: Spool) -> list[Outcome]:
-    def on_epoch(training: Training, epoch: int, row: dict[str, float]) -> None:
-        tell({"training": training.id, "epoch": epoch, "row": row})
-
-    trainer = Trainer(trainings, _load(trainings[0]), _device, sign_of_life)
-    for training in trainings:
-        tell({"training": training.id, "epoch": 0, "row": {}})
-    results = trainer.run(on_epoch)
-    return [_outcome(training, result, spool) for training, result in zip(trainings, results, strict=True)]
-
-
-def _outcome(training: Training, result: Result | TrainingFailed, spool: Spool) -> Outcome:
-    if isinstance(result, TrainingFailed):
-        return _failed(result)
-    saved: list[str] = []
-    if training.save.what:
-        with contextlib.suppress(OSError):  # a full disk costs the arrays, not the result; they are made another time
-            write_arrays(spool.arrays(training.id), result.arrays)
-            saved = sorted(training.save.words)
-    return {
-        "status": "finished",
-        "curves": result.curves,
-        "cells": result.cells,
-        "best_epoch": result.best_epoch,
-        "warning": result.warning,
-        "cost": result.cost,
-        "saved": saved,
-    }
 
 
 def _load(training: Training) -> Data:
@@ -145,14 +180,6 @@ def _load(training: Training) -> Data:
         _data.clear()
         _data[key] = DATASETS.get(training.dataset.name)(training.dataset.config).load()
     return _data[key]
-
-
-def sign_of_life() -> None:
-    """Tell, every second or so, that steps are being made."""
-    global _told_s
-    if time.monotonic() - _told_s > SIGN_EVERY_S:
-        _told_s = time.monotonic()
-        tell({"alive": True})
 
 
 def tell(event: dict[str, Any]) -> None:
