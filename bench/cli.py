@@ -89,14 +89,27 @@ def run(
 
 
 @app.command()
-def plan(grid: GridArgument, on: OnOption = None, as_json: JsonOption = False) -> int:
+def plan(
+    grid: GridArgument,
+    on: OnOption = None,
+    simulate: Annotated[
+        str | None,
+        typer.Option(
+            "--simulate", metavar="DEVICES", help="Show the run on devices that need not be here: gpus=8, gpus=8x2 "
+            "(two workers a GPU), cpus=16."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
     """Check a grid and show what it would train, what is done, what is impossible, and what it would take.
 
     Example: bench plan my-grid.yaml
-    """
+
+    Example: bench plan robult-paper --on synthetic --simulate gpus=8
+    """  # fmt: skip
     from bench.commands import show_plan
 
-    return show_plan(grid, as_json=as_json, on=on)
+    return show_plan(grid, as_json=as_json, on=on, simulated=simulate)
 
 
 @app.command()

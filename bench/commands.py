@@ -1,21 +1,26 @@
 """What the commands of the command line do, once the heavy imports are paid for."""
 
+import inspect
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.tracking import Reader, check_store, resolve_uri, sqlite_path
+from bench.tracking.timings import timings
 from datasets.errors import DataError, UserError, did_you_mean, without_secrets
 
 if TYPE_CHECKING:
-    from bench.grid import Grid
+    from bench.cost_model import CostModel
+    from bench.grid import Executor, Grid
     from bench.plan import Plan, Training
+    from bench.simulate import Machine, Simulated
 
 # ---- bench run --------------------------------------------------------------------------------------------
 
@@ -139,33 +144,66 @@ def _tell(text: str) -> None:
 # ---- bench plan -------------------------------------------------------------------------------------------
 
 
-def show_plan(name: str, *, as_json: bool, on: str | None = None) -> int:
-    """`bench plan`: what a run would do, without doing it."""
+def show_plan(name: str, *, as_json: bool, on: str | None = None, simulated: str | None = None) -> int:
+    """`bench plan`: what a run would do, without doing it; on other devices where some are simulated."""
+    from bench.cost_model import CostModel
     from bench.estimate import estimate
     from bench.grid_file import Collection, load_asked
     from bench.plan import describe
+    from bench.simulate import parse_machine
 
+    machine = None if simulated is None else parse_machine(simulated)
     asked = load_asked(name)
     if isinstance(asked, Collection):
-        return _show_collection(name, asked.grids, as_json=as_json, on=on)
-    plan = _plan(name, asked, on)
+        return _show_collection(name, asked.grids, as_json=as_json, on=on, machine=machine)
+    plan, costs = _plan(name, asked, on), CostModel()
     uri = plan.grid.tracking.uri
     check_store(uri)
-    finished = _finished_cells(plan)
+    finished = _finished_cells(plan, costs)
     summary = describe(plan, finished)
-    cost = estimate(plan.remaining(finished), plan.grid.executor)
+    remaining = plan.remaining(finished)
+    cost = estimate(remaining, plan.grid.executor, costs)
+    simulation = _simulate(remaining, machine, plan.grid.executor, costs)
     if as_json:
-        print(json.dumps({**summary.to_json(), "estimate": vars(cost)}, indent=2))
+        print(json.dumps({**summary.to_json(), "estimate": vars(cost), **_simulation_json(simulation)}, indent=2))
         return 0
     from bench.show import print_plan
 
     print_plan(plan, summary, cost)
+    _show_simulation(simulation)
     return 0
 
 
-def _show_collection(name: str, grids: tuple[str, ...], *, as_json: bool, on: str | None) -> int:
+def _simulate(
+    remaining: "list[Training]", machine: "Machine | None", executor: "Executor", costs: "CostModel"
+) -> "Simulated | None":
+    """The run on imagined devices, where any are asked for and anything is left to train."""
+    from bench.simulate import Simulated, simulate
+
+    if machine is None or not remaining:
+        return None
+    told = simulate(remaining, machine, costs, stack=executor.stack)
+    return Simulated(told, sum(costs.seconds(training, machine.devices[0]) for training in remaining), costs)
+
+
+def _simulation_json(simulation: "Simulated | None") -> dict[str, Any]:
+    return {} if simulation is None else {"simulation": simulation.to_json()}
+
+
+def _show_simulation(simulation: "Simulated | None") -> None:
+    if simulation is not None:
+        from bench.show_simulation import print_simulation
+
+        print_simulation(simulation)
+
+
+def _show_collection(
+    name: str, grids: tuple[str, ...], *, as_json: bool, on: str | None, machine: "Machine | None"
+) -> int:
     """A line a grid; what several share is counted where it is first asked for. Exit code 2 if one is refused."""
+    from bench.cost_model import CostModel
     from bench.estimate import estimate
+    from bench.grid import Executor
     from bench.grid_file import load_grid
     from bench.problems import GridError
 
@@ -177,15 +215,19 @@ def _show_collection(name: str, grids: tuple[str, ...], *, as_json: bool, on: st
         except UserError as error:
             cause = error.__cause__ if isinstance(error.__cause__, GridError) else error
             refused[grid] = [p.text for p in cause.problems] if isinstance(cause, GridError) else [str(cause)]
-    rows, remaining = _collection_rows(plans)
-    cost = estimate(remaining, next(iter(plans.values())).grid.executor) if plans else None
+    costs = CostModel()
+    rows, remaining = _collection_rows(plans, costs)
+    executor = next((plan.grid.executor for plan in plans.values()), Executor())
+    cost = estimate(remaining, executor, costs) if plans else None
+    simulation = _simulate(remaining, machine, executor, costs)
     if as_json:
         told = {"name": name, "grids": rows, "refused": refused, "estimate": vars(cost) if cost else None}
-        print(json.dumps(told, indent=2))
+        print(json.dumps(told | _simulation_json(simulation), indent=2))
     elif rows:
         from bench.show import print_collection
 
         print_collection(rows, cost)
+        _show_simulation(simulation)
     if refused and not as_json:
         _tell(f"\n{len(refused)} of {len(grids)} grids cannot be planned: {', '.join(refused)}")
         for text in dict.fromkeys(text for texts in refused.values() for text in texts):
@@ -195,14 +237,14 @@ def _show_collection(name: str, grids: tuple[str, ...], *, as_json: bool, on: st
     return 2 if refused else 0
 
 
-def _collection_rows(plans: "dict[str, Plan]") -> "tuple[list[dict[str, Any]], list[Training]]":
+def _collection_rows(plans: "dict[str, Plan]", costs: "CostModel") -> "tuple[list[dict[str, Any]], list[Training]]":
     """What each grid adds to those before it, and the trainings that are left to do for all of them."""
     rows, left = [], []
     asked: dict[tuple[str, str], set[str]] = {}
     for grid, plan in plans.items():
         place = (plan.grid.tracking.uri, plan.grid.name)
         check_store(place[0])
-        before, finished = asked.setdefault(place, set()), _finished_cells(plan)
+        before, finished = asked.setdefault(place, set()), _finished_cells(plan, costs)
         own = plan.remaining(before)
         cells = [training.cell_id(condition) for training in own for condition in training.conditions]
         rows.append({
@@ -214,13 +256,17 @@ def _collection_rows(plans: "dict[str, Plan]") -> "tuple[list[dict[str, Any]], l
     return rows, left
 
 
-def _finished_cells(plan: "Plan") -> frozenset[str]:
-    """Ids of a plan's finished cells; those of a training that lacks the arrays `save` asks for are not."""
+def _finished_cells(plan: "Plan", costs: "CostModel") -> frozenset[str]:
+    """Ids of a plan's finished cells; those of a training that lacks the arrays `save` asks for are not.
+
+    What the finished trainings took is told to `costs`.
+    """
     uri, experiment = plan.grid.tracking.uri, plan.grid.name
     file = sqlite_path(uri)
     if (file is not None and not file.exists()) or experiment not in Reader.experiments(uri):
         return frozenset()
     store = Reader(uri, experiment, create=False)
+    costs.recall(timings(store), plan.trainings)
     finished = store.finished_cells()
     if plan.grid.save:
         known = store.known()
@@ -345,20 +391,25 @@ def list_data(*, as_json: bool) -> int:
     return 0
 
 
-def prepare_data(name: str, source: Path) -> int:
+def prepare_data(name: str, source: Path, overlap: str = "refuse") -> int:
     """`bench data prepare`."""
     from bench.data_progress import PrepareBar
     from datasets.catalog import DATASETS
+    from datasets.overlap import checked
     from datasets.progress import listening
     from datasets.store import store_directory
 
     cls = DATASETS.get(name)
+    prepare: Callable[..., str | None] = cls.prepare
+    options = {} if checked(overlap) == "refuse" else {"overlap": overlap}
+    if options and "overlap" not in inspect.signature(prepare).parameters:
+        raise UserError(f"data set '{name}' has no splits whose samples could overlap: leave --overlap out.")
     if not source.exists():
         raise DataError(f"{source} does not exist: --from takes the raw file or folder of '{name}'.")
     store = store_directory(name)
     before = _written_at(store)
     with PrepareBar() as bar, listening(bar):
-        told = cls.prepare(source, store)
+        told = prepare(source, store, **options)
     if told:
         print(told)
         return 0

@@ -15,6 +15,7 @@ import numpy as np
 
 from bench.plan import DatasetChoice, MethodChoice, Training
 from bench.settings import TrainSettings
+from methods.registry import METHODS
 
 STEP_S = 0.004
 """Seconds of a step whatever its arithmetic: a few hundred small operations, on one thread or launched on a GPU."""
@@ -145,7 +146,9 @@ class CostModel:
         return bool(self._observations)
 
     def expected_s(self, kind: Kind, device: str) -> float:
-        """Seconds by arithmetic alone."""
+        """Seconds by arithmetic alone; a method that is fitted without steps takes none."""
+        if not METHODS.get(kind.method.name).iterative:
+            return START_S
         flops = self.counted.get(shape_of(kind), default_flops(kind))
         step_s = STEP_S + flops / FLOPS.get(device, FLOPS["cuda"])
         return START_S + EVALUATION * steps_of(kind) * step_s
@@ -270,7 +273,6 @@ def step_flops(kind: Kind) -> float | None:
 
     from datasets.batch import make_batch
     from datasets.seeds import generator
-    from methods.registry import METHODS
 
     spec, n = kind.dataset.spec, min(kind.settings.batch_size, kind.dataset.spec.sizes["train"])
     try:

@@ -1,12 +1,13 @@
 """What a plan will take: a few real steps of each kind of training are timed on random data of the true shapes."""
 
 import time
-from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from bench.cost_model import START_S, CostModel, shape_of, step_flops
 from bench.executors.local import slot_devices
 from bench.grid import Executor
 from bench.plan import Training
@@ -15,8 +16,12 @@ from datasets.base import SPLITS, Data, DataSpec, Part, Split
 from datasets.seeds import generator
 
 PROBE_ROWS = 512
-PROBE_BUDGET_S = 8.0
-"""Kinds of training left when this is spent are taken to cost what the others do on average."""
+PROBE_BUDGET_S = 4.0
+"""What kinds of training left when this is spent cost is inferred from the others, see `bench.cost_model`."""
+PROBE_WEIGHT = 0.5
+"""What a probe counts beside a training that was measured: it has seen a few steps."""
+COUNT_BUDGET_S = 1.5
+"""Of counting the arithmetic of a step of each kind."""
 WORKER_MIB = 300.0
 """Resident memory of a worker with little data (peak of a small training: 299 MiB with torch 2.13 on Linux)."""
 TRAINING_KIB, CELL_KIB = 90.0, 12.0
@@ -36,31 +41,61 @@ class Estimate:
     """In the tracking store."""
 
 
-def estimate(trainings: list[Training], executor: Executor) -> Estimate:
-    """Time each kind of training for a moment on this machine and add up."""
+def estimate(trainings: list[Training], executor: Executor, costs: CostModel | None = None) -> Estimate:
+    """Time each kind of training for a moment on this machine and add up.
+
+    Args:
+        trainings: what is left.
+        executor: on what.
+        costs: takes over what is timed; it may know some trainings already.
+    """
+    costs = CostModel() if costs is None else costs
     devices = slot_devices(executor.devices, executor.slots)
     n_slots = max(min(len(devices), len(trainings)), 1)
-    kinds = Counter(_kind(training) for training in trainings)
-    examples = {_kind(training): training for training in trainings}
-    costs: dict[str, tuple[float, float]] = {}
-    deadline = time.monotonic() + PROBE_BUDGET_S
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for kind, training in examples.items():
-        if time.monotonic() > deadline:
-            break
-        costs[kind] = _cost(training, devices[0])
-    torch.set_num_threads(threads)
-    typical = float(np.mean([seconds for seconds, _ in costs.values()])) if costs else 0.0
-    total = sum(count * costs.get(kind, (typical, 0.0))[0] for kind, count in kinds.items())
-    longest = max((seconds for seconds, _ in costs.values()), default=0.0)
-    memory = n_slots * (WORKER_MIB + max((mib for _, mib in costs.values()), default=0.0))
+    kinds: dict[int, tuple[Training, int]] = {}
+    for training in trainings:
+        key = id(costs.kind(training))
+        kinds[key] = (training, kinds[key][1] + 1 if key in kinds else 1)
+    memory_mib = _probe([training for training, _ in kinds.values()], devices[0], costs)
+    seconds = [(costs.seconds(training, devices[0]), n) for training, n in kinds.values()]
+    total, longest = sum(each * n for each, n in seconds), max((each for each, _ in seconds), default=0.0)
+    memory = n_slots * (WORKER_MIB + memory_mib)
     cells = sum(len(training.conditions) for training in trainings)
     disk = (len(trainings) * TRAINING_KIB + cells * CELL_KIB) / 1024
     return Estimate(max(total / n_slots, longest), n_slots, memory if trainings else 0.0, disk)
 
 
-def _kind(training: Training) -> str:
+def _probe(examples: list[Training], device: str, costs: CostModel) -> float:
+    """Time kinds of training as long as the budget lasts, those nothing is known of first; returns the most MiB."""
+    examples = list({_name(training): training for training in examples}.values())
+    deadline = time.monotonic() + PROBE_BUDGET_S
+    _count(examples, costs)
+    memory_mib, threads = 0.0, torch.get_num_threads()
+    torch.set_num_threads(1)
+    for training in sorted(examples, key=lambda training: costs.knows(training, device)):
+        if time.monotonic() > deadline:
+            break
+        seconds, mib = _cost(training, device)
+        costs.learn(training, device, seconds + START_S, weight=PROBE_WEIGHT)
+        memory_mib = max(memory_mib, mib)
+    torch.set_num_threads(threads)
+    return memory_mib
+
+
+def _count(examples: list[Training], costs: CostModel) -> None:
+    """Count the arithmetic of all kinds, or of none: half of them would compare badly with the others."""
+    deadline = time.monotonic() + COUNT_BUDGET_S
+    counted: dict[Hashable, float] = {}
+    for kind in map(costs.kind, examples):
+        if time.monotonic() > deadline:
+            return
+        flops = step_flops(kind) if shape_of(kind) not in counted else None
+        if flops is not None:
+            counted[shape_of(kind)] = flops
+    costs.counted |= counted
+
+
+def _name(training: Training) -> str:
     return f"{training.method.key}|{training.dataset.label}|{training.settings.model_dump_json()}"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
 
-from bench.cost_model import CostModel
+from bench.cost_model import CostModel, device_kind
 from bench.plan import Training
 from bench.schedule import Schedule
 from datasets.errors import UserError
@@ -134,21 +134,47 @@ def simulate(
         free = sorted([*idle, slot]) if schedule.crowds else [slot]
 
 
-def to_json(told: Simulation, alone_s: float) -> dict[str, Any]:
-    """A simulation as plain values; `alone_s` is what one slot of the same kind would take without stacks."""
-    return {
-        "machine": told.machine.words,
-        "slots": told.n_slots,
-        "makespan_s": told.makespan_s,
-        "one_after_the_other_s": alone_s,
-        "speed_up": alone_s / told.makespan_s if told.makespan_s else 1.0,
-        "idle_share": told.idle,
-        "longest_s": told.longest_s,
-        "turns": [
-            {
-                "slot": turn.slot, "began_s": turn.began_s, "ended_s": turn.ended_s, "trainings": len(turn.stack),
-                "method": turn.stack[0].method.label, "dataset": turn.stack[0].dataset.label,
-            }
-            for turn in told.turns
-        ],
-    }  # fmt: skip
+@dataclass(frozen=True)
+class Simulated:
+    """A simulation, and what it is compared with."""
+
+    told: Simulation
+    alone_s: float
+    """What one slot of the same kind would take without stacks."""
+    costs: CostModel
+
+    @property
+    def speed_up(self) -> float:
+        return self.alone_s / self.told.makespan_s if self.told.makespan_s else 1.0
+
+    @property
+    def note(self) -> str:
+        """What a person should know before believing it; nothing where it was measured."""
+        device = device_kind(self.told.machine.devices[0])
+        if any(self.costs.knows(turn.stack[0], device) for turn in self.told.turns[:100]):
+            return ""
+        return (
+            f"Nothing of it was ever measured on a {'GPU' if device == 'cuda' else device}: the seconds are guesses "
+            "from the size of the models, good to compare machines, no more."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        told = self.told
+        return {
+            "machine": told.machine.words,
+            "slots": told.n_slots,
+            "makespan_s": told.makespan_s,
+            "one_after_the_other_s": self.alone_s,
+            "speed_up": self.speed_up,
+            "idle_share": told.idle,
+            "longest_stack_s": told.longest_s,
+            "note": self.note,
+            "stacks": [
+                {
+                    "slot": turn.slot, "began_s": turn.began_s, "ended_s": turn.ended_s, "trainings": len(turn.stack),
+                    "method": turn.stack[0].method.label, "dataset": turn.stack[0].dataset.label,
+                }
+                for turn in told.turns
+            ],
+        }  # fmt: skip
