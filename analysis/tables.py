@@ -295,9 +295,21 @@ def _latex_number(text: str) -> str:
 # ---- CSV and terminal -------------------------------------------------------------------------------------
 
 
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?!$|[\s\d.]|inf|nan)")
+
+
+def no_formula(text: str) -> str:
+    """Text that no spreadsheet computes: a quote goes before what begins as a formula does. Numbers stay numbers."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
 def to_csv(frame: pd.DataFrame) -> str:
     """Numbers, not strings: one line per row of the frame, every digit kept, NaN as an empty field."""
-    return frame.to_csv(index=False, lineterminator="\n")
+    texts = frame.select_dtypes(include=["object", "string", "category"]).columns
+    safe = {
+        name: frame[name].map(lambda value: no_formula(value) if isinstance(value, str) else value) for name in texts
+    }
+    return frame.assign(**safe).to_csv(index=False, lineterminator="\n")
 
 
 def to_terminal(table: Table, *, plain: bool = False) -> "TerminalTable":

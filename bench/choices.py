@@ -215,7 +215,7 @@ def label_problem(label: str) -> str | None:
     if not 0 < len(label) <= MAX_LABEL // 2:
         return f"a label has 1 to {MAX_LABEL // 2} characters, got {len(label)}"
     odd = sorted(set(label) - _LABEL_SAFE)
-    if odd or label[0] in ".-":
+    if odd or not label[0].isalnum():  # a spreadsheet takes `=` and `+` for the beginning of a formula
         return f"{show(label)} is no label: use letters, digits and . _ + = , ( ) -, starting with a letter or digit"
     return None
 

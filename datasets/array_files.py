@@ -31,8 +31,9 @@ HEADER_ERRORS = (
     TypeError,
     RecursionError,
     MemoryError,
+    zipfile.BadZipFile,
 )
-"""What NumPy raises for the text at the head of a damaged .npy file, which it reads as Python."""
+"""What NumPy raises for the text at the head of a damaged .npy file, which it reads as Python, or for another kind."""
 TYPES = (".npy", ".npz", ".safetensors", ".parquet")
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.figures import Style, render
 from analysis.files import Cache
-from analysis.tables import LATEX_ROWS, LATEX_SIZES, LATEX_WIDTH, MISSING, escape_latex
+from analysis.tables import LATEX_ROWS, LATEX_SIZES, LATEX_WIDTH, MISSING, escape_latex, no_formula
 from datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -334,9 +334,9 @@ def grid_csv(grid: Grid) -> str:
 
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([" / ".join(filter(None, labels)) for labels in grid.columns])
+    writer.writerow([no_formula(" / ".join(filter(None, labels))) for labels in grid.columns])
     for row in grid.rows:
-        writer.writerow([value.text if value.sort is None else repr(value.sort) for value in row])
+        writer.writerow([no_formula(value.text) if value.sort is None else repr(value.sort) for value in row])
     return out.getvalue()
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _PAGE = 1000
+_DATABASE_TRIES = 3
+"""MLflow would try for nearly two minutes to reach a database that is not there, and say nothing."""
 
 
 def connect(uri: str) -> "MlflowClient":
@@ -40,7 +42,12 @@ def connect(uri: str) -> "MlflowClient":
 
     # MLflow keeps one store for each URI it has seen: a relative path would be that of the first working directory.
     file = sqlite_path(uri)
-    return MlflowClient(tracking_uri=uri if file is None else f"sqlite:///{file}")
+    if file is None and not uri.startswith("http"):
+        import mlflow.store.db.utils as database
+
+        database.MAX_RETRY_COUNT = _DATABASE_TRIES
+    with plain_errors(uri):
+        return MlflowClient(tracking_uri=uri if file is None else f"sqlite:///{file}")
 
 
 def _create_sqlite(file: Path) -> None:
@@ -72,12 +79,18 @@ def _remove_drafts(file: Path) -> None:
 def plain_errors(uri: str) -> Iterator[None]:
     """Turn what MLflow and its transports raise into one sentence."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
     try:
         yield
     except UserError:
         raise
-    except (MlflowException, OSError) as error:  # requests' errors are OSErrors
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise TrackingError(
+            f"tracking store {shown(uri)} needs a database driver that is not installed: "
+            f"{str(error).splitlines()[0].rstrip('.')}. For PostgreSQL: pip install psycopg2-binary"
+        ) from error
+    except (MlflowException, SQLAlchemyError, OSError) as error:  # requests' errors are OSErrors
         raise problem_of(uri, error) from error
 
 

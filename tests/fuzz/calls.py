@@ -46,7 +46,7 @@ class Ended:
         assert not list(Path.cwd().glob("bench-crash-*")), told
         shown = (self.out + self.err).replace("\n", "")
         for word in self.words:  # what was typed may be repeated as it is
-            shown = shown.replace(word, "")
+            shown = shown.replace(word.partition("=")[2] or word, "")
         acted_on = {letter for letter in shown if category(letter) in ("Cc", "Cf")}
         assert not acted_on, f"{told}\nA terminal would act on {acted_on}"
         if self.code:

@@ -17,7 +17,7 @@ from tests.datasets.fixtures import make_own_folder
 from tests.fuzz.yaml_texts import HOSTILE
 
 CALLED = {
-    "run", "plan", "report", "compare", "ls", "check", "doctor", "new method",
+    "run", "plan", "report", "compare", "reproduce", "ls", "check", "doctor", "new method",
     "data ls", "data prepare", "data embed", "data verify", "data make",
 }  # fmt: skip
 """Commands that are run; of any other one (`ui` serves, ...) only the reading of its words is tried."""
