@@ -3,9 +3,20 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
+
+
+class PlainSearch(typer.core.TyperGroup):
+    """`bench search NAME` without the word `run`; a search called like one of the commands is given by its path."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     name="bench",
@@ -17,6 +28,13 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="List, prepare and verify data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+search_app = typer.Typer(
+    help="Tune hyper-parameters: bench search SEARCH, then bench search best SEARCH > tuned.yaml.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    cls=PlainSearch,
+)
+app.add_typer(search_app, name="search")
 new_app = typer.Typer(help="Start a method of your own.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(new_app, name="new")
 
@@ -46,6 +64,7 @@ class Kind(StrEnum):
     methods = "methods"
     datasets = "datasets"
     grids = "grids"
+    searches = "searches"
 
 
 def _version(asked: bool) -> None:
@@ -95,8 +114,9 @@ def plan(
     simulate: Annotated[
         str | None,
         typer.Option(
-            "--simulate", metavar="DEVICES", help="Show the run on devices that need not be here: gpus=8, gpus=8x2 "
-            "(two workers a GPU), cpus=16."
+            "--simulate",
+            metavar="DEVICES",
+            help="Show the run on devices that need not be here: gpus=8, gpus=8x2 (two workers a GPU), cpus=16.",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -181,6 +201,77 @@ def reproduce(
     return reproduce_run(run, device, tracking_uri, as_json=as_json)
 
 
+SearchArgument = Annotated[
+    str, typer.Argument(metavar="SEARCH", help="A search file, or a bundled search; see bench ls searches.")
+]
+
+
+@search_app.command("run")
+def search_run(
+    search: SearchArgument,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a study, or join those who work on it.")] = False,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Sweep over the space point by point, as a study apart.")
+    ] = False,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials of each method, in place of budget.trials.")] = None,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Open optuna-dashboard on the study instead, until Ctrl-C.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the dashboard on this machine.")] = 8080,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("reports"),
+    as_json: JsonOption = False,
+) -> int:
+    """Search for good hyper-parameters on validation, then test the winner and the defaults, once.
+
+    Stop it with Ctrl-C, or let the machine die: with --resume it goes on, and suggests what it would have
+    suggested. Several processes share the work with --resume.
+
+    Example: bench search robult-tau-bandwidth
+
+    Example: bench search my-search.yaml --resume --trials 100
+
+    Example: bench search raml-lambda --grid
+    """
+    if dashboard:
+        from bench.search_commands import serve_dashboard
+
+        return serve_dashboard(search, port)
+    from bench.executors.forkserver import preload
+
+    preload()
+    from bench.search_commands import run_search
+
+    return run_search(search, resume=resume, grid=grid, trials=trials, out=out, as_json=as_json)
+
+
+@search_app.command("best")
+def search_best(
+    search: SearchArgument,
+    method: Annotated[str | None, typer.Option(help="One method of a search of several.")] = None,
+    trial: Annotated[
+        int | None, typer.Option(min=0, help="Another trial than the best, one of a Pareto front.")
+    ] = None,
+) -> int:
+    """Print the winner as a grid that bench run takes.
+
+    Example: bench search best robult-tau-bandwidth > tuned.yaml
+    """
+    from bench.search_commands import print_best
+
+    return print_best(search, method=method, trial=trial)
+
+
+@search_app.command("show")
+def search_show(search: SearchArgument, as_json: JsonOption = False) -> int:
+    """Say how far a search is, and which trials are its best.
+
+    Example: bench search show robult-tau-bandwidth
+    """
+    from bench.search_commands import show_search
+
+    return show_search(search, as_json=as_json)
+
+
 @app.command()
 def ui(
     tracking_uri: UriOption = None,
@@ -197,7 +288,7 @@ def ui(
 
 @app.command("ls")
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: JsonOption = False) -> int:
-    """List the methods, data sets or bundled grids there are.
+    """List the methods, data sets, bundled grids or bundled searches there are.
 
     Example: bench ls methods
     """
@@ -220,6 +311,10 @@ def _listing(kind: Kind) -> dict[str, str]:
         from datasets.catalog import DATASETS
 
         return DATASETS.summaries()
+    if kind is Kind.searches:
+        from bench.searches import bundled_searches
+
+        return bundled_searches()
     from bench.grids import bundled_grids
 
     return bundled_grids()

@@ -1,5 +1,6 @@
 """Well-set tables for the terminal."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.comparison import Comparison
+    from bench.search.loop import Tuned
+    from bench.search.report import Line
+    from bench.search.search import Search
 
 
 def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
@@ -62,6 +66,35 @@ def print_plan(plan: Plan, summary: PlanSummary, cost: Estimate) -> None:
     console.print(Text(f"\n{_totals(summary)}"))
     if cost.seconds:
         console.print(Text(_took(cost)))
+
+
+def print_searched(search: "Search", tuned: "Sequence[Tuned]", lines: "Sequence[Line]") -> None:
+    """`bench search`: each method tuned and untuned, on validation and on test."""
+    names = ("default", "tuned", "default ", "tuned ")
+    table = _table("method", "objective", "trials", *names, right=("trials", *names))
+    for line in lines:
+        values = (line.valid_default, line.valid_tuned, line.test_default, line.test_tuned)
+        numbers = ("-" if value is None else f"{value:.4f}" for value in values)
+        table.add_row(Text(line.method), Text(line.objective), str(line.trials), *numbers)
+    console = _console()
+    print_trials(search, tuned)
+    if lines:
+        console.print(Text("\nvalidation (chosen by), then test (seen once, at the end):"))
+        console.print(table)
+
+
+def print_trials(search: "Search", tuned: "Sequence[Tuned]") -> None:
+    """`bench search show`: how far each study is, and its best trials."""
+    from bench.search.display import shown
+
+    console = _console()
+    for one in tuned:
+        counts = ", ".join(f"{count} {state}" for state, count in one.counts.items() if count)
+        console.print(Text(f"{search.study_name(one.method.label)}: {counts or 'no trial yet'}"))
+        for row in one.best:
+            values = zip(search.objectives, row.values or (), strict=False)
+            told = ", ".join(f"{objective.name} {value:.4f}" for objective, value in values)
+            console.print(Text(f"  trial {row.number}: {told} with {shown(row.params)}"))
 
 
 def print_collection(rows: list[dict[str, Any]], cost: Estimate | None) -> None:

@@ -77,6 +77,10 @@ class Writer:
 
         self._jobs.put(job)
 
+    def put(self, job: Job) -> None:
+        """Do something else with the store when its turn comes; it is repeated while the store is away."""
+        self._jobs.put(job)
+
     def kill(self, training_ids: list[str]) -> None:
         """Mark trainings that were cut short."""
         self._jobs.put(lambda store: store.kill([self._runs.pop(i) for i in training_ids if i in self._runs]))
