@@ -5,7 +5,7 @@ N samples; a row is one step of a sequence, or one vector.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,28 +31,69 @@ class Statistics:
         return {name: float(f"{value:.6g}") for name, value in asdict(self).items()}
 
 
-def chunks(x: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """`x` (N, ...) in runs of whole samples, at most `CHUNK_VALUES` values each where samples are smaller."""
+class Sized(Protocol):
+    """An array, or what stands for one."""
+
+    @property
+    def size(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+
+def slices(x: Sized) -> Iterator[slice]:
+    """The samples of `x` (N, ...) in runs of at most `CHUNK_VALUES` values where samples are smaller."""
     step = max(1, CHUNK_VALUES * len(x) // max(x.size, 1))
     for start in range(0, len(x), step):
-        yield x[start : start + step]
+        yield slice(start, start + step)
+
+
+def chunks(x: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """`x` (N, ...) itself in such runs."""
+    for rows in slices(x):
+        yield x[rows]
+
+
+@dataclass
+class Tally:
+    """Statistics in the making, chunk by chunk."""
+
+    total: float = 0.0
+    squares: float = 0.0
+    low: float = np.inf
+    high: float = -np.inf
+    n_values: int = 0
+    n_rows: int = 0
+    zero_rows: int = 0
+    broken: int = 0
+    """Values that are not finite; with any, there are no statistics."""
+
+    def add(self, chunk: NDArray[np.float32]) -> None:
+        """Count the samples of a chunk (N, D) or (N, T, D)."""
+        rows = chunk.reshape(-1, chunk.shape[-1])
+        values = rows.astype(np.float64).ravel()
+        with np.errstate(invalid="ignore"):
+            total, squares = float(values.sum()), float(values @ values)
+        if not np.isfinite(squares):  # no square of a float32 is too large for a float64
+            self.broken += int(rows.size - np.isfinite(rows).sum())
+        self.total += total
+        self.squares += squares
+        self.low, self.high = min(self.low, float(rows.min())), max(self.high, float(rows.max()))
+        self.n_values += rows.size
+        self.n_rows += len(rows)
+        self.zero_rows += len(rows) - int(np.count_nonzero(rows.any(axis=1)))
+
+    def statistics(self) -> Statistics:
+        mean = self.total / self.n_values
+        std = float(np.sqrt(max(self.squares / self.n_values - mean**2, 0.0)))
+        return Statistics(mean, std, self.low, self.high, self.zero_rows / self.n_rows)
 
 
 def describe_values(x: NDArray[np.float32]) -> Statistics:
     """Statistics of a finite array (N, D) or (N, T, D), in one pass over it."""
-    total = squares = 0.0
-    low, high, zero_rows, n_rows = np.inf, -np.inf, 0, 0
+    tally = Tally()
     for chunk in chunks(x):
-        rows = chunk.reshape(-1, x.shape[-1])
-        values = rows.astype(np.float64).ravel()
-        total += float(values.sum())
-        squares += float(values @ values)
-        low, high = min(low, rows.min()), max(high, rows.max())
-        zero_rows += len(rows) - int(np.count_nonzero(rows.any(axis=1)))
-        n_rows += len(rows)
-    mean = total / x.size
-    variance = max(squares / x.size - mean**2, 0.0)
-    return Statistics(float(mean), float(np.sqrt(variance)), float(low), float(high), zero_rows / n_rows)
+        tally.add(chunk)
+    return tally.statistics()
 
 
 def describe_target(task: Task, target: NDArray[Any]) -> dict[str, int]:

@@ -11,8 +11,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,14 +27,18 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from datasets.base import SPLITS, Data, DataSpec, Part, Split
 from datasets.errors import DataError
 from datasets.progress import report
-from datasets.statistics import describe_target, describe_values
+from datasets.statistics import Tally, chunks, describe_target
 from datasets.tasks import TASKS, MultiClass, MultiLabel, Regression, Task
 
 FORMAT_VERSION = 2
 ARRAYS, CARD, PAGE = "data.safetensors", "card.json", "card.html"
 EXTRA = "extra/"
 MAX_CARD_BYTES = 1 << 20
-WRITE_BYTES = 64 << 20
+READ_BYTES = 1 << 20
+MAX_WAITING = 32
+"""Chunks that wait to be hashed: a bound on memory."""
+SYNC_BYTES = 128 << 20
+"""As often as this the disk is told to begin, so that it works while the rest is computed."""
 STALE_S = 24 * 3600
 """Age at which what a killed `prepare` left beside a store is swept away."""
 
@@ -70,7 +75,8 @@ class Card(BaseModel):
 class Notes:
     """What the card says beyond the arrays; see `Card`."""
 
-    provenance: Mapping[str, str]
+    provenance: Mapping[str, str] | Callable[[], Mapping[str, str]]
+    """A function is asked when the arrays are written: hashes of raw files may be made meanwhile."""
     warnings: Sequence[str] = ()
     facts: Mapping[str, Any] | None = None
     extras: Mapping[str, NDArray[Any]] | None = None
@@ -100,10 +106,11 @@ def file_digest(path: Path) -> str:
     digest, done = hashlib.sha256(), 0
     try:
         total = path.stat().st_size
-        with path.open("rb") as file:
-            while content := file.read(WRITE_BYTES):
-                digest.update(content)
-                done += len(content)
+        buffer = memoryview(bytearray(READ_BYTES))
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
+                done += count
                 report(f"comparing {path.name} with the store", done, total)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
@@ -149,8 +156,14 @@ class Digest:
         self._hash = hashlib.sha256(json.dumps(task.to_json(), sort_keys=True).encode())
 
     def add(self, name: str, array: NDArray[Any]) -> None:
+        self.begin(name, array)
+        self.go_on(array)
+
+    def begin(self, name: str, array: NDArray[Any]) -> None:
         self._hash.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
-        self._hash.update(_bytes_of(array))
+
+    def go_on(self, chunk: NDArray[Any]) -> None:
+        self._hash.update(_bytes_of(chunk))
 
     def text(self) -> str:
         return self._hash.hexdigest()[:32]
@@ -170,25 +183,49 @@ def named_arrays(parts: Mapping[Split, Part]) -> Iterator[tuple[str, NDArray[Any
     """`train/inputs/text`, ..., `train/target`, `valid/...` with their arrays, in a fixed order."""
     for split in SPLITS:
         for modality, x in parts[split].inputs.items():
-            yield f"{split}/inputs/{modality}", x
+            yield _input_name(split, modality), x
         yield f"{split}/target", parts[split].target
+
+
+def _input_name(split: Split, modality: str) -> str:
+    return f"{split}/inputs/{modality}"
 
 
 def content_problems(spec: DataSpec, parts: Mapping[Split, Part]) -> list[str]:
     """What is wrong with arrays that claim to be `spec`, a sentence each: types, shapes, NaN, label ranges."""
-    problems = []
+    problems = _form_problems(spec, parts)
+    if problems:
+        return problems
+    for name, array in named_arrays(parts):
+        if name.endswith("/target"):
+            problems += _target_problems(spec.task, name, array)
+        elif broken := sum(int(chunk.size - np.isfinite(chunk).sum()) for chunk in chunks(array)):
+            problems.append(_broken_told(name, broken))
+    return problems
+
+
+def _form_problems(spec: DataSpec, parts: Mapping[Split, Part]) -> list[str]:
+    """What is wrong with the names, types and shapes of arrays that claim to be `spec`."""
     expected = _expected_arrays(spec)
     if odd := expected.keys() ^ dict(named_arrays(parts)).keys():
         return [f"{min(odd)} is not in both the arrays and their description."]
-    for name, array in named_arrays(parts):
-        dtype, shape = expected[name]
-        if array.dtype != dtype or array.shape != shape:
-            problems.append(f"{name} is {array.dtype} {array.shape}, expected {dtype} {shape}.")
-        elif array.dtype.kind == "f" and (broken := int(array.size - np.isfinite(array).sum())):
-            problems.append(f"{name} has {broken} values that are NaN or infinite.")
-        elif name.endswith("/target") and (problem := _label_problem(spec.task, array)):
-            problems.append(f"{name} {problem}.")
-    return problems
+    return [
+        f"{name} is {array.dtype} {array.shape}, expected {dtype} {shape}."
+        for name, array in named_arrays(parts)
+        for dtype, shape in [expected[name]]
+        if array.dtype != dtype or array.shape != shape
+    ]
+
+
+def _target_problems(task: Task, name: str, target: NDArray[Any]) -> list[str]:
+    if broken := int(target.size - np.isfinite(target).sum()):
+        return [_broken_told(name, broken)]
+    problem = _label_problem(task, target)
+    return [f"{name} {problem}."] if problem else []
+
+
+def _broken_told(name: str, broken: int) -> str:
+    return f"{name} has {broken} values that are NaN or infinite."
 
 
 def _label_problem(task: Task, target: NDArray[Any]) -> str | None:
@@ -210,7 +247,7 @@ def _expected_arrays(spec: DataSpec) -> dict[str, tuple[np.dtype[Any], tuple[int
     expected: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
     for split in SPLITS:
         for modality, shape in spec.modalities.items():
-            expected[f"{split}/inputs/{modality}"] = (np.dtype(np.float32), (spec.sizes[split], *shape))
+            expected[_input_name(split, modality)] = (np.dtype(np.float32), (spec.sizes[split], *shape))
         expected[f"{split}/target"] = (target_type, (spec.sizes[split], *labels))
     return expected
 
@@ -238,8 +275,10 @@ def write_store(
         DataError: the arrays are not what `spec` says, or `directory` is in other use or cannot be written.
     """
     notes = notes if isinstance(notes, Notes) else Notes(notes or {})
-    if problems := content_problems(spec, parts):
-        raise DataError(f"data set '{spec.name}' is not written: {problems[0]}{_and_more(problems)}")
+    problems = _form_problems(spec, parts)
+    for split in () if problems else SPLITS:
+        problems += _target_problems(spec.task, f"{split}/target", parts[split].target)
+    _refuse(spec.name, problems)
     try:
         directory = directory.resolve()  # a link stays, what it points to is replaced
         _refuse_foreign_folder(directory)
@@ -258,9 +297,16 @@ def write_store(
     return spec
 
 
+def _refuse(name: str, problems: Sequence[str]) -> None:
+    if problems:
+        more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise DataError(f"data set '{name}' is not written: {problems[0]}{more}")
+
+
 def _write_files(staging: Path, spec: DataSpec, parts: Mapping[Split, Part], notes: Notes) -> DataSpec:
     arrays = {**dict(named_arrays(parts)), **dict(named_extras(notes.extras))}
-    found = _write_arrays(staging / ARRAYS, spec.task, arrays)
+    found, tallies = _write_arrays(staging / ARRAYS, spec.task, arrays)
+    _refuse(spec.name, [_broken_told(name, tally.broken) for name, tally in tallies.items() if tally.broken])
     if spec.fingerprint not in ("", found):
         raise DataError(f"data set '{spec.name}' is not written: its arrays do not have the fingerprint of its spec.")
     spec = replace(spec, fingerprint=found)
@@ -271,12 +317,12 @@ def _write_files(staging: Path, spec: DataSpec, parts: Mapping[Split, Part], not
         sizes=dict(spec.sizes),
         fingerprint=spec.fingerprint,
         data_bytes=(staging / ARRAYS).stat().st_size,
-        provenance=dict(notes.provenance),
+        provenance=dict(notes.provenance() if callable(notes.provenance) else notes.provenance),
         warnings=list(notes.warnings),
         facts=dict(notes.facts or {}),
         extras={name: list(x.shape) for name, x in (notes.extras or {}).items()},
         statistics={
-            modality: {split: describe_values(parts[split].inputs[modality]).to_json() for split in SPLITS}
+            modality: {split: tallies[_input_name(split, modality)].statistics().to_json() for split in SPLITS}
             for modality in spec.modalities
         },
         labels={split: describe_target(spec.task, parts[split].target) for split in SPLITS},
@@ -292,11 +338,13 @@ def _write_files(staging: Path, spec: DataSpec, parts: Mapping[Split, Part], not
 TYPE_NAMES = {"<f4": "F32", "<f8": "F64", "<i8": "I64", "<i4": "I32", "|i1": "I8", "|u1": "U8", "|b1": "BOOL"}
 
 
-def _write_arrays(path: Path, task: Task, arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Write a safetensors file straight from the arrays' memory and return their fingerprint.
+def _write_arrays(path: Path, task: Task, arrays: Mapping[str, NDArray[Any]]) -> tuple[str, dict[str, Tally]]:
+    """Write a safetensors file straight from the arrays' memory; returns their fingerprint and what inputs are like.
 
     The library's writer first copies every array, which doubles the memory of a large data set. The fingerprint
-    stands in the header at a fixed width and is filled in at the end; it is computed beside the writing.
+    stands in the header at a fixed width and is filled in at the end. It is computed beside the writing, and the disk
+    works beside both; each input is counted and written chunk by chunk while it is in the processor's cache. Of an
+    array only slices are asked for, so that it may be something that makes them then.
     """
     header: dict[str, Any] = {"__metadata__": {"fingerprint": "-" * 32}}
     end = 0
@@ -309,20 +357,47 @@ def _write_arrays(path: Path, task: Task, arrays: Mapping[str, NDArray[Any]]) ->
         end += array.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    digest = Digest(task)
-    with path.open("wb") as file, ThreadPoolExecutor(1) as beside:
+    digest, tallies = Digest(task), {name: Tally() for name in arrays if "/inputs/" in name}
+    hashing: deque[Future[None]] = deque()
+    with path.open("wb") as file, ThreadPoolExecutor(1) as hasher, _Syncing(file.fileno()) as syncing:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, array in arrays.items():
-            hashing = beside.submit(digest.add, name, array)
+            hashing.append(hasher.submit(digest.begin, name, array))
             file.seek(8 + len(text) + header[name]["data_offsets"][0])
-            content = _bytes_of(array)
-            for start in range(0, len(content), WRITE_BYTES):
-                file.write(content[start : start + WRITE_BYTES])
+            for chunk in chunks(array):
+                hashing.append(hasher.submit(digest.go_on, chunk))
+                if name in tallies:
+                    tallies[name].add(chunk)
+                file.write(_bytes_of(chunk))
+                syncing.wrote(chunk.nbytes)
                 report("writing the store", file.tell(), 8 + len(text) + end)
-            hashing.result()
+                while len(hashing) > MAX_WAITING:
+                    hashing.popleft().result()
+        for hashed in hashing:
+            hashed.result()
         file.seek(8 + text.index(b"-" * 32))
         file.write(digest.text().encode())
-    return digest.text()
+    return digest.text(), tallies
+
+
+class _Syncing:
+    """Lets the disk begin while a long file is still being written; errors are left to the final flush."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle, self._waiting = handle, 0
+        self._beside = ThreadPoolExecutor(1)
+        self._at_work: Future[None] | None = None
+
+    def wrote(self, n_bytes: int) -> None:
+        self._waiting += n_bytes
+        if self._waiting >= SYNC_BYTES and (self._at_work is None or self._at_work.done()):
+            self._at_work, self._waiting = self._beside.submit(os.fdatasync, self._handle), 0
+
+    def __enter__(self) -> "_Syncing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._beside.shutdown()
 
 
 def _take_place(staging: Path, directory: Path) -> None:
@@ -486,7 +561,7 @@ def read_all(directory: Path) -> Stored:
             raise _damaged(path, f"has {EXTRA}{name} as {extra.shape}, its card says {tuple(card.extras[name])}")
     parts = {
         split: Part(
-            {modality: arrays[f"{split}/inputs/{modality}"] for modality in spec.modalities}, arrays[f"{split}/target"]
+            {modality: arrays[_input_name(split, modality)] for modality in spec.modalities}, arrays[f"{split}/target"]
         )
         for split in SPLITS
     }
@@ -538,7 +613,3 @@ def _damaged(path: Path, what: str) -> DataError:
 
 def _remedy(directory: Path) -> str:
     return f"Prepare it with: bench data prepare {directory.name} --from PATH"
-
-
-def _and_more(problems: list[str]) -> str:
-    return f" ({len(problems) - 1} more)" if len(problems) > 1 else ""

@@ -11,8 +11,8 @@ import pickletools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from io import BufferedReader
 from math import prod
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import IO, Any, ClassVar, cast
 
@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import DataError
-from datasets.progress import report
 
 MAX_FILE_BYTES = 64 << 30
 MAX_OPCODES = 5_000_000
@@ -29,9 +28,11 @@ MAX_AXES = 8
 ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zX", b"7z\xbc\xaf", b"Rar!")
 """How zip (torch.save too), gzip, bzip2, xz, 7z and rar files begin; nothing is unpacked here."""
 MANY_BYTES = 1 << 20
+BYTES_OPCODES = b"B\x8e\x96"
+"""BINBYTES, BINBYTES8, BYTEARRAY8: what follows their length is kept as it is."""
 
 Value = Any
-"""dict, list, tuple, str, bytes, int, float, bool, None or a NumPy array."""
+"""dict, list, tuple, str, bytes (a view of them where they are many), int, float, bool, None or a NumPy array."""
 
 
 class MalformedPickle(Exception):
@@ -107,8 +108,8 @@ def _array(content: Any, dtype: _DType, shape: Any, order: str) -> NDArray[Any]:
     kind = dtype.resolve()
     if isinstance(content, str):  # Python 2 wrote bytes as text
         content = _latin1(content)
-    if not isinstance(content, bytes | bytearray) or len(content) != count * kind.itemsize:
-        held = f"{len(content)} bytes" if isinstance(content, bytes | bytearray) else "something else"
+    if not isinstance(content, bytes | bytearray | memoryview) or len(content) != count * kind.itemsize:
+        held = f"{len(content)} bytes" if isinstance(content, bytes | bytearray | memoryview) else "something else"
         raise MalformedPickle(f"is damaged: an array of shape {shape} and type {kind} comes with {held}")
     if not kind.itemsize:
         return np.empty(shape, kind)
@@ -333,34 +334,36 @@ class _Reader:
 
 
 class _Bounded:
-    """The file as `pickletools` reads it; never asks for more bytes than are left, and tells how far it is."""
+    """The file as `pickletools` reads it: mapped, so that the bytes of an array are read when it is used, once.
 
-    def __init__(self, file: BufferedReader, size: int, path: Path) -> None:
-        self.file, self.size, self.at, self.path = file, size, 0, path
+    Never gives more bytes than are left. As with every mapped file, cutting it short meanwhile ends the process.
+    """
 
-    def read(self, n: int) -> bytes:
-        if not 0 <= n <= self.size - self.at:
+    def __init__(self, content: mmap) -> None:
+        self.content, self.size = content, len(content)
+        self.opcode = b""
+
+    def read(self, n: int) -> bytes | memoryview:
+        at = self.content.tell()
+        if not 0 <= n <= self.size - at:
             raise MalformedPickle("is truncated, or announces more bytes than it has")
-        content = self.file.read(n)
-        self._moved(len(content))
+        if n > MANY_BYTES and self.opcode in BYTES_OPCODES:
+            self.content.seek(n, 1)
+            return memoryview(self.content)[at : at + n]
+        content = self.content.read(n)
+        if n == 1:  # an opcode, or a length too small to matter
+            self.opcode = content
         return content
 
     def readline(self) -> bytes:
-        line = self.file.readline()
-        self._moved(len(line))
-        return line
+        return self.content.readline()
 
     def tell(self) -> int:
-        return self.at
-
-    def _moved(self, n: int) -> None:
-        self.at += n
-        if n > MANY_BYTES:
-            report(f"reading {self.path.name}", self.at, self.size)
+        return self.content.tell()
 
 
 def read_pickle(path: Path) -> Value:
-    """The value of a pickle file: plain Python values and arrays, which are read-only views of its bytes.
+    """The value of a pickle file: plain Python values and arrays, which are read-only views of the mapped file.
 
     Raises:
         DataError: it cannot be read, is damaged or too large, or asks for anything but arrays and plain values.
@@ -372,7 +375,10 @@ def read_pickle(path: Path) -> Value:
         with path.open("rb") as file:
             if file.peek(4).startswith(ARCHIVES):
                 raise DataError(f"{path} is compressed or an archive: unpack it, and give the pickle file in it.")
-            return _Reader().read(pickletools.genops(cast(IO[bytes], _Bounded(file, size, path))))
+            if not size:  # cannot be mapped
+                raise MalformedPickle("is empty")
+            content = _Bounded(mmap(file.fileno(), 0, access=ACCESS_READ))
+            return _Reader().read(pickletools.genops(cast(IO[bytes], content)))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     except MalformedPickle as error:

@@ -300,9 +300,12 @@ def test_arrays_that_are_not_what_the_spec_says_are_not_written(tmp_path):
     parts = make_parts()
     spec = spec_of("toy", TASKS[2], parts)
     parts["valid"].inputs["text"][1, 2] = np.nan
-    parts["test"].target[0] = 3
+    parts["test"].inputs["audio"][0, 0] = -np.inf
     told = message(write_store, tmp_path / "toy", spec, parts)
     assert told == ("data set 'toy' is not written: valid/inputs/text has 1 values that are NaN or infinite. (1 more)")
+    parts["test"].target[0] = 3
+    told = message(write_store, tmp_path / "toy", spec, parts)
+    assert told == "data set 'toy' is not written: test/target has classes 0 to 3, expected 0 to 2."
     told = message(write_store, tmp_path / "toy", spec, make_parts(seed=1))
     assert told == "data set 'toy' is not written: its arrays do not have the fingerprint of its spec."
     assert list(tmp_path.iterdir()) == []
