@@ -21,22 +21,27 @@ def label_mask(
     a larger one shows too, so that curves over the ratio differ by added labels alone. The draw depends on the
     data set and the seed, never on the ratio or the method. At least one label is always shown.
 
+    Where classes are label sets, most of them have a sample or two, and their roundings add up. So there
+    (`at_least_one` False) the total comes first: it is `ratio * N`, rounded; a class may then be off by one more for
+    every share 1/C of all samples that it has.
+
     Args:
-        groups: class of each sample, (N,); for a multi-label task the code of its label set (`Task.groups`).
+        groups: class of each sample, (N,); for a multi-label task the code of its label set (`Task.groups`), so that
+            codes near one another mean label sets alike.
         ratio: share of the labels that are visible, in (0, 1].
         dataset: the data set's name or fingerprint.
         seed: the run's seed.
-        at_least_one: show one label of every class, however small its share.
+        at_least_one: show one label of every class, however small its share; not for label sets.
 
     Raises:
         ValueError: the ratio is outside (0, 1] or there are no samples.
     """
     _check(groups, ratio)
+    if not at_least_one:
+        return stratified_rank(groups, "labels", dataset, seed) < max(1, round(ratio * len(groups)))
     keys = _keys(groups, "labels", dataset, seed)
     mask = keys < ratio
-    mask[np.argmin(keys)] = True
-    if at_least_one:
-        mask[_first_of_each_class(groups, keys)] = True
+    mask[_first_of_each_class(groups, keys)] = True
     return mask
 
 
@@ -82,22 +87,50 @@ def stratified_split(
     return [np.flatnonzero(part == i) for i in range(len(shares))]
 
 
-def _keys(groups: NDArray[np.integer[Any]], *axes: str | int | float) -> NDArray[np.float64]:
+def stratified_rank(groups: NDArray[np.integer[Any]], *axes: str | int | float) -> NDArray[np.int64]:
+    """The samples in a random order of which every stretch holds its share of every class: the rank of each, (N,).
+
+    Made for thousands of small classes: a stretch holds its share of neighbouring classes together, too.
+
+    Args:
+        groups: class of each sample, (N,).
+        axes: what the draw depends on (see `seeds.generator`).
+    """
+    keys = _keys(groups, *axes, neighbours=True)
+    rank = np.empty(len(keys), dtype=np.int64)
+    rank[np.argsort(keys, kind="stable")] = np.arange(len(keys))
+    return rank
+
+
+def _keys(groups: NDArray[np.integer[Any]], *axes: str | int | float, neighbours: bool = False) -> NDArray[np.float64]:
     """A key in (0, 1) for each sample, (N,): the samples with keys below r are a stratified share r.
 
-    The sample of random rank k = 0..n_c-1 within class c gets (k + u_c) / n_c. The offsets u_c are the midpoints of
-    C equal parts of (0, 1) in random order: what one class rounds up another rounds down, so that the total
-    keeps its share too.
+    The sample of random rank k = 0..n_c-1 within class c gets (k + u_c) / n_c. The offsets u_c are spread evenly over
+    (0, 1): what one class rounds up another rounds down, so that the total keeps its share too. They are the midpoints
+    of C equal parts in random order, or with `neighbours` a van der Corput sequence with random digits flipped, of
+    which every run of classes has an even part.
     """
     # Raw bits, because NumPy keeps a bit generator's stream over versions, but not that of `permutation`.
     bits = generator(*axes).bit_generator
     _, code, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    offset = (np.argsort(bits.random_raw(len(sizes))) + 0.5) / len(sizes)
+    if neighbours:
+        flipped = _reversed_bits(np.arange(len(sizes))) ^ (bits.random_raw() >> 32)
+        offset = (flipped + 0.5) / 2**32
+    else:
+        offset = (np.argsort(bits.random_raw(len(sizes))) + 0.5) / len(sizes)
     order = np.lexsort((bits.random_raw(len(groups)), code))  # class by class, at random within each
     rank = np.empty(len(groups), dtype=np.int64)
     rank[order] = np.arange(len(groups)) - (np.cumsum(sizes) - sizes)[code[order]]
     keys: NDArray[np.float64] = (rank + offset[code]) / sizes[code]
     return keys
+
+
+def _reversed_bits(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers below 2^32 with their 32 binary digits in reverse."""
+    flipped = np.zeros_like(numbers)
+    for digit in range(32):
+        flipped |= ((numbers >> digit) & 1) << (31 - digit)
+    return flipped
 
 
 def _first_of_each_class(groups: NDArray[np.integer[Any]], keys: NDArray[np.float64]) -> NDArray[np.int64]:
