@@ -3,22 +3,23 @@
 N samples, T steps, D features; the three modalities are sequences with zeros in front of the first word.
 """
 
-import hashlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from datasets.affect_files import MODALITIES, Family, Raw, read_affect
-from datasets.base import SPLITS, Data, DataConfig, DataSet, DataSpec, Part, Split
+from datasets.affect_files import MODALITIES, Family, Raw, read_affect, video_of
+from datasets.base import SPLITS, Data, DataSet, DataSpec, Part, Split
 from datasets.errors import DataError
+from datasets.folds import FoldConfig, Rows, block_rows, dealt, dealt_spec, groups_of
+from datasets.overlap import Overlap
 from datasets.progress import report
-from datasets.sequences import Broken, CleanUp, clean, is_empty, restore, standardise
+from datasets.sequences import Broken, CleanUp, is_empty, restore, standardise
 from datasets.store import (
     Card,
     Notes,
@@ -35,15 +36,15 @@ from datasets.store import (
 from datasets.tasks import Binary, MultiClass, Regression, Task
 
 TASK = Regression()
-RECIPE = "affect 1"
+RECIPE = "affect 2"
 """Changes when `prepare` makes another store of the same file."""
 LABEL_TOLERANCE = 1e-4
 Labels = Literal["regression", "three_class", "binary"]
 LABEL_TASKS: dict[Labels, Task] = {"regression": TASK, "three_class": MultiClass(3), "binary": Binary()}
 
 
-class AffectConfig(DataConfig):
-    """Options of `cmu_mosi` and `cmu_mosei`."""
+class AffectConfig(FoldConfig):
+    """Options of `cmu_mosi` and `cmu_mosei`; folds keep the clips of a video together."""
 
     labels: Labels = Field(
         default="regression",
@@ -62,6 +63,12 @@ class AffectConfig(DataConfig):
         description="all: every value that is not finite is 0; reference: only -inf is, as in the reference codes, and "
         "a run may fail on the NaN and +inf that stay",
     )
+
+    @model_validator(mode="after")
+    def _folds_take_all(self) -> "AffectConfig":
+        if self.fold is not None and self.empty_text == "drop":
+            raise ValueError("empty_text: drop is known for the released splits only: leave it out with fold.")
+        return self
 
 
 @dataclass(frozen=True)
@@ -86,15 +93,17 @@ class Affect(DataSet):
 
     def spec(self) -> DataSpec:
         directory = store_directory(self.name)
-        return self._described(directory, read_spec(directory), read_card(directory))
+        whole = self._described(directory, read_spec(directory), read_card(directory))
+        return whole if self.config.fold is None else dealt_spec(whole, self.config, self._rows(read_all(directory)))
 
     def load(self) -> Data:
         directory = store_directory(self.name)
         stored = read_all(directory)
         spec = self._described(directory, stored.data.spec, stored.card)
-        parts = stored.data.parts
-        if self.config.clean_up == "reference":
-            parts = put_back(stored)
+        parts = put_back(stored) if self.config.clean_up == "reference" else stored.data.parts
+        if self.config.fold is not None:
+            rows = self._rows(stored)
+            spec, parts = dealt_spec(spec, self.config, rows), dealt(parts, spec, self.config, rows)
         if self.config.empty_text == "drop":
             parts = {split: without_empty_text(part) for split, part in parts.items()}
         if self.config.scaling == "train":
@@ -104,6 +113,17 @@ class Affect(DataSet):
         }
         return Data(spec, relabelled)
 
+    def _rows(self, stored: Stored) -> Rows:
+        """The samples of each split of the fold that is asked for."""
+        videos = [stored.extras[key] for split in SPLITS if (key := f"{split}/video") in stored.extras]
+        if len(videos) < len(SPLITS):
+            raise DataError(
+                f"'{self.name}' as it is prepared does not tell which clips are of one video, so that folds would mix "
+                f"them: prepare it again, from a file that has an 'id' for every sample."
+            )
+        target = np.concatenate([stored.data.parts[split].target for split in SPLITS])
+        return block_rows(groups_of(stored.data.spec, target), np.concatenate(videos), self.name, self.config)
+
     def _described(self, directory: Path, raw: DataSpec, card: Card) -> DataSpec:
         """The store's spec with the options in its task, sizes and fingerprint."""
         if tuple(raw.modalities) != MODALITIES or raw.task != TASK or "empty_text" not in card.facts:
@@ -111,7 +131,7 @@ class Affect(DataSet):
                 f"the store in {directory} does not hold text, audio and vision of '{self.name}'. "
                 f"Prepare it with: bench data prepare {self.name} --from FILE"
             )
-        chosen = self.config.model_dump()
+        chosen = self.config.model_dump(exclude=set(FoldConfig.model_fields))
         changed = [f"{key}={value}" for key, value in chosen.items() if value != AffectConfig.model_fields[key].default]
         empty = card.facts["empty_text"] if self.config.empty_text == "drop" else dict.fromkeys(SPLITS, 0)
         sizes: dict[Split, int] = {split: raw.sizes[split] - int(empty[split]) for split in SPLITS}
@@ -119,31 +139,40 @@ class Affect(DataSet):
         return DataSpec(self.name, raw.modalities, LABEL_TASKS[self.config.labels], sizes, fingerprint)
 
     @classmethod
-    def prepare(cls, source: Path, store: Path) -> None:
+    def prepare(cls, source: Path, store: Path, overlap: Overlap = "refuse") -> None:
         """Turn a pickle of the MulT, MultiBench or MMSA project into a store of sentiments and clean sequences.
+
+        It takes seconds, so that one that is killed begins again; what it left is swept away by a later one.
 
         Raises:
             DataError: the file cannot be trusted or is not this data set.
         """
         if source.is_dir():
             raise DataError(f"{source} is a folder: --from takes the pickle file of '{cls.name}'.")
-        if store.exists() and is_prepared_from(store, file_digest(source), RECIPE):
-            return
-        with ThreadPoolExecutor(1) as beside:  # hashing on one core while the other reads
-            digest = beside.submit(_quiet_digest, source)
-            raw = read_affect(source)
-            cls._refuse_other(source, raw)
-            sha256 = digest.result()
+        with ThreadPoolExecutor(1) as beside:  # hashing on one core while the other reads, converts and writes
+            digest = beside.submit(file_digest, source)
+            recipe = RECIPE if overlap == "refuse" else f"{RECIPE}, overlap {overlap}"
+            if store.exists() and is_prepared_from(store, digest.result(), recipe):
+                return
+            cls._prepare(source, store, digest, overlap, recipe)
+
+    @classmethod
+    def _prepare(cls, source: Path, store: Path, digest: Future[str], overlap: Overlap, recipe: str) -> None:
+        raw = read_affect(source, overlap)
+        cls._refuse_other(source, raw)
         warnings = [*cls._differences(raw), *raw.notes]
-        parts, extras = _convert(source, raw, warnings)
-        empty = {split: int(is_empty(part.inputs["text"]).sum()) for split, part in parts.items()}
+        parts, extras, empty = _convert(source, raw, warnings)
+        extras |= _videos(raw)
         if any(empty.values()):
             told = ", ".join(f"{n} {split}" for split, n in empty.items())
             warnings.append(f"text is zero throughout in some samples ({told}); empty_text: drop leaves them out.")
-        provenance = {
-            "file": source.name, "sha256": sha256, "format": raw.title, "recipe": RECIPE,
-            "source": cls.source, "licence": cls.licence,
-        }  # fmt: skip
+
+        def provenance() -> dict[str, str]:
+            return {
+                "file": source.name, "sha256": digest.result(), "format": raw.title, "recipe": recipe,
+                "source": cls.source, "licence": cls.licence,
+            }  # fmt: skip
+
         notes = Notes(provenance, warnings, {"family": raw.family, "aligned": raw.aligned, "empty_text": empty}, extras)
         write_store(store, outline(cls.name, TASK, parts), parts, notes)
 
@@ -192,16 +221,21 @@ class Affect(DataSet):
 # ---- from raw values to parts -----------------------------------------------------------------------------------
 
 
-def _convert(path: Path, raw: Raw, warnings: list[str]) -> tuple[dict[Split, Part], dict[str, NDArray[np.generic]]]:
-    """Clean float32 arrays, and what the clean-up took away beyond what the reference codes take."""
+def _convert(
+    path: Path, raw: Raw, warnings: list[str]
+) -> tuple[dict[Split, Part], dict[str, NDArray[np.generic]], dict[Split, int]]:
+    """What is to be written, what the clean-up takes away beyond what the reference codes take, samples without text.
+
+    The inputs are converted when they are written (`affect_files.Sequences`); here they are only looked through.
+    """
     parts: dict[Split, Part] = {}
     extras: dict[str, NDArray[np.generic]] = {}
+    empty: dict[Split, int] = {}
     for split in SPLITS:
-        inputs: dict[str, NDArray[np.float32]] = {}
-        raw_inputs = raw.splits[split].inputs
-        for name in MODALITIES:
-            inputs[name], broken = clean(raw_inputs.pop(name))  # popped, so that its bytes are freed
-            report("converting", len(parts) * len(MODALITIES) + len(inputs), len(SPLITS) * len(MODALITIES))
+        inputs = raw.splits[split].inputs
+        for done, (name, x) in enumerate(inputs.items(), start=1):
+            broken, without = x.scan()
+            report("checking", len(parts) * len(MODALITIES) + done, len(SPLITS) * len(MODALITIES))
             if broken.counts:
                 told = " and ".join(f"{n:,} {kind}" for kind, n in broken.counts.items())
                 warnings.append(f"{split}/{name}: {told} set to zero.")
@@ -210,10 +244,20 @@ def _convert(path: Path, raw: Raw, warnings: list[str]) -> tuple[dict[Split, Par
                     f"{split}/{name}/index": left,
                     f"{split}/{name}/value": broken.beyond_reference.value,
                 }
-            if not inputs[name][0].any() and is_empty(inputs[name]).all():
+            if without.all():
                 warnings.append(f"{split}/{name} is zero throughout.")
-        parts[split] = Part(inputs, _sentiment(path, split, raw.splits[split].target))
-    return parts, extras
+            if name == "text":
+                empty[split] = int(without.sum())
+        arrays = cast(dict[str, NDArray[np.float32]], inputs)
+        parts[split] = Part(arrays, _sentiment(path, split, raw.splits[split].target))
+    return parts, extras, empty
+
+
+def _videos(raw: Raw) -> dict[str, NDArray[np.generic]]:
+    """Which video each clip is of, a number a sample; nothing where samples have no names."""
+    videos = {split: [video_of(name) for name in part.ids or ()] for split, part in raw.splits.items()}
+    known = {video: code for code, video in enumerate(sorted({v for names in videos.values() for v in names}))}
+    return {f"{split}/video": np.array([known[v] for v in names], np.int64) for split, names in videos.items() if names}
 
 
 def _sentiment(path: Path, split: str, target: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -251,8 +295,3 @@ def relabel(target: NDArray[Any], labels: Labels) -> NDArray[Any]:
         classes: NDArray[np.int64] = np.sign(target).astype(np.int64) + 1
         return classes
     return (target > 0).astype(np.int64) if labels == "binary" else target
-
-
-def _quiet_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

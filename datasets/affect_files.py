@@ -4,17 +4,20 @@ Three families: of the MulT code (GMC, Robult), of MultiBench, and of MMSA (RAML
 not. N samples, T steps, D features.
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.base import SPLITS, Split
 from datasets.errors import DataError
-from datasets.sequences import turn_left
+from datasets.overlap import REMEDY, Overlap, first_overlap, kept_rows, shown
+from datasets.sequences import Broken, as_float32, cleaned, find_broken, is_empty, turn_left
+from datasets.statistics import slices
 from datasets.unpickle import read_pickle
 
 Family = Literal["MulT", "MultiBench", "MMSA"]
@@ -23,12 +26,86 @@ MAX_STEPS, MAX_FEATURES, MAX_ROWS = 5_000, 8_192, 1_000_000
 SHOWN_KEYS = 8
 
 
+@dataclass(frozen=True)
+class Sequences:
+    """Sequences (N, T, D) as they will be, made from the file's a slice of samples at a time.
+
+    It stands in for an array of float32 wherever slices, length and shape are enough: a file of gigabytes is read,
+    converted and written without being in memory.
+    """
+
+    source: NDArray[Any]
+    """As the file has them, of any float type, perhaps not finite."""
+    length: NDArray[np.int64] | None = None
+    """(N,) steps of sequences that are padded at the end; None where padding comes first."""
+    blank: bool = False
+    """Whether what stands in the padding is set to zero."""
+
+    dtype: ClassVar = np.dtype(np.float32)
+    itemsize: ClassVar = dtype.itemsize
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    @property
+    def size(self) -> int:
+        return self.source.size
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.itemsize
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        return cleaned(self.turned(rows))
+
+    def turned(self, rows: slice) -> NDArray[Any]:
+        """Samples padded in front, values as they are."""
+        x = self.source[rows]
+        if self.length is None:
+            return x
+        turned = turn_left(x, self.length[rows])
+        if self.blank:
+            turned[self._padding(rows)[:, ::-1]] = 0
+        return turned
+
+    def blanked_steps(self) -> int:
+        """Steps of padding that have values; 0 where padding is left as it is."""
+        if not self.blank:
+            return 0
+        return sum(int(self.source[rows][self._padding(rows)].any(axis=1).sum()) for rows in slices(self))
+
+    def _padding(self, rows: slice) -> NDArray[np.bool_]:
+        """Steps beyond each sample's length, (N, T)."""
+        assert self.length is not None
+        steps: NDArray[np.bool_] = np.arange(self.shape[1]) >= self.length[rows, None]
+        return steps
+
+    def scan(self) -> tuple[Broken, NDArray[np.bool_]]:
+        """The values that are not finite, and which samples have no value but zero, (N,)."""
+        found, empty, start = [], [], 0
+        for rows in slices(self):
+            x = as_float32(self.turned(rows))
+            broken = find_broken(x)
+            found.append(Broken(broken.index + start, broken.value))
+            empty.append(is_empty(cleaned(x) if len(broken.index) else x))
+            start += x.size
+        index, value = (np.concatenate([getattr(one, name) for one in found]) for name in ("index", "value"))
+        return Broken(index, value), np.concatenate(empty)
+
+    def take(self, rows: NDArray[np.int64]) -> "Sequences":
+        """These samples."""
+        return replace(self, source=self.source[rows], length=None if self.length is None else self.length[rows])
+
+
 @dataclass
 class RawSplit:
     """One split as the file has it, sequences padded in front."""
 
-    inputs: dict[str, NDArray[Any]]
-    """Modality -> (N, T, D), any float type, perhaps not finite."""
+    inputs: dict[str, Sequences]
     target: NDArray[np.float64]
     """(N,) sentiment."""
     ids: list[str] | None
@@ -59,8 +136,12 @@ class Raw:
         return {name: x.shape[2] for name, x in self.splits["train"].inputs.items()}
 
 
-def read_affect(path: Path) -> Raw:
+def read_affect(path: Path, overlap: Overlap = "refuse") -> Raw:
     """The content of a pickle of either data set, its structure checked, its values as they are.
+
+    Args:
+        path: the file.
+        overlap: what becomes of samples whose names come again.
 
     Raises:
         DataError: it is not such a file, or hostile; the sentence names key, what came and what was expected.
@@ -73,7 +154,7 @@ def read_affect(path: Path) -> Raw:
     for split in SPLITS:
         raw.splits[split] = _read_split(path, split, content.pop(split), raw)  # its bytes are freed when converted
     _check_same_shapes(path, raw)
-    _check_ids(path, raw)
+    _settle_ids(path, raw, overlap)
     return raw
 
 
@@ -100,7 +181,7 @@ def recognise(path: Path, content: Mapping[Any, Any]) -> tuple[Family, bool]:
 
 
 def _read_split(path: Path, split: Split, part: dict[Any, Any], raw: Raw) -> RawSplit:
-    inputs = {name: _sequence(path, f"{split}/{name}", part.get(name)) for name in MODALITIES}
+    inputs = {name: Sequences(_sequence(path, f"{split}/{name}", part.get(name))) for name in MODALITIES}
     key = "regression_labels" if raw.family == "MMSA" else "labels"
     target = _numbers(path, f"{split}/{key}", part.get(key), "fiu")
     if target.ndim > 1 and target.shape[1:].count(1) != target.ndim - 1:
@@ -116,7 +197,7 @@ def _read_split(path: Path, split: Split, part: dict[Any, Any], raw: Raw) -> Raw
     return read
 
 
-def _check_rows(path: Path, split: str, key: str, target: NDArray[Any], inputs: Mapping[str, NDArray[Any]]) -> None:
+def _check_rows(path: Path, split: str, key: str, target: NDArray[Any], inputs: Mapping[str, Sequences]) -> None:
     for name, x in inputs.items():
         if len(x) != len(target):
             raise _refused(path, f"has {len(x)} samples in '{split}/{name}' and {len(target)} in '{split}/{key}'")
@@ -167,6 +248,11 @@ def _word(value: Any) -> str:
     return str(value) if isinstance(value, str | int | float) else f"<{type(value).__name__}>"
 
 
+def video_of(name: str) -> str:
+    """The video a sample is of: what comes before the clip in `video start end`, `video[3]`, `video$_$3`."""
+    return re.split(r"\$_\$|\[| ", name, maxsplit=1)[0]
+
+
 # ---- MMSA -------------------------------------------------------------------------------------------------------
 
 
@@ -197,14 +283,8 @@ def _pad_in_front(path: Path, split: str, part: Mapping[Any, Any], read: RawSpli
     length = {name: words if raw.aligned else _lengths(path, split, name, part, read) for name in ("audio", "vision")}
     for name, count in {"text": words, **length}.items():
         if count is not None:
-            read.inputs[name] = turn_left(read.inputs[name], count)
-    text = read.inputs["text"]
-    said = 0
-    for row, count in enumerate(words):
-        padding = text[row, : text.shape[1] - count]
-        said += int(padding.any(axis=1).sum())
-        padding[:] = 0
-    if said:
+            read.inputs[name] = Sequences(read.inputs[name].source, count, blank=name == "text")
+    if said := read.inputs["text"].blanked_steps():
         raw.notes.append(f"{split}/text: {said:,} steps of padding had values and were set to zero.")
 
 
@@ -232,23 +312,37 @@ def _check_same_shapes(path: Path, raw: Raw) -> None:
                 )
 
 
-def _check_ids(path: Path, raw: Raw) -> None:
-    """A sample in two splits is refused: scores on it would be worth nothing."""
-    seen: dict[str, Split] = {}
-    repeated = 0
-    for split, part in raw.splits.items():
-        if part.ids is None:
+def _settle_ids(path: Path, raw: Raw, overlap: Overlap) -> None:
+    """A sample in two splits is refused, unless a person decides otherwise: scores on it would be worth nothing."""
+    ids = {split: part.ids or [] for split, part in raw.splits.items()}
+    for split in SPLITS:
+        if not ids[split]:
             raw.notes.append(f"{split} has no 'id': whether its samples are in other splits too was not checked.")
-            continue
-        own = set(part.ids)
-        repeated += len(part.ids) - len(own)
-        if shared := sorted(own & seen.keys()):
-            name = "".join(letter if letter.isprintable() else "?" for letter in shared[0][:60])
-            more = f" and {len(shared) - 1} more samples" if len(shared) > 1 else ""
-            raise _refused(path, f"has '{name}'{more} in both '{seen[shared[0]]}' and '{split}'")
-        seen |= dict.fromkeys(own, split)
+    own = {split: list(dict.fromkeys(names)) for split, names in ids.items()}
+    if overlap == "drop" and first_overlap(ids):
+        _drop(raw, kept_rows(ids, within=True))
+    elif found := first_overlap(own):
+        name, first, second = found
+        several = len(set(own[first]) & set(own[second])) - 1
+        told = f"'{shown(name)}'{f' and {several} more samples' if several else ''} in both '{first}' and '{second}'"
+        if overlap == "refuse":
+            raise DataError(f"{path} has {told}. {REMEDY}.")
+        raw.notes.append(f"{told}, maybe others too: scores on them are of samples that were trained on.")
+    repeated = sum(len(part.ids or []) - len(set(part.ids or [])) for part in raw.splits.values())
     if repeated:
         raw.notes.append(f"{repeated:,} samples have the name of another sample of their split.")
+
+
+def _drop(raw: Raw, rows: Mapping[Split, list[int]]) -> None:
+    """Leave each split these rows only."""
+    lost = {split: len(part.target) - len(rows[split]) for split, part in raw.splits.items() if part.ids}
+    for split in [split for split, count in lost.items() if count]:
+        part, kept = raw.splits[split], np.array(rows[split], dtype=np.int64)
+        part.inputs = {name: x.take(kept) for name, x in part.inputs.items()}
+        part.target, part.ids = part.target[kept], [(part.ids or [])[row] for row in kept]
+        part.classes = None if part.classes is None else part.classes[kept]
+    told = ", ".join(f"{count:,} {split}" for split, count in lost.items() if count)
+    raw.notes.append(f"samples whose name comes again, in a later split if there, were dropped ({told}).")
 
 
 def _held(value: Any) -> str:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from datasets.base import SPLITS, Data, DataSet, DataSpec, Part, Split
 from datasets.errors import DataError
+from datasets.folds import FoldConfig, dealt, dealt_spec
 from datasets.labels import stratified_split
 from datasets.store import fingerprint
 from datasets.tasks import MultiClass
@@ -26,8 +27,13 @@ class Digits(DataSet):
     summary = "scikit-learn's 8x8 digits, upper and lower half as two modalities"
     source = "UCI Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998), test part, in scikit-learn"
     licence = "CC BY 4.0 (UCI); the copy comes with scikit-learn (BSD-3-Clause)"
+    Config = FoldConfig
+    config: FoldConfig
 
     def spec(self) -> DataSpec:
+        return dealt_spec(self._whole(), self.config)
+
+    def _whole(self) -> DataSpec:
         # Constants, so that planning reads nothing; `load` holds the content against them.
         return DataSpec(self.name, {"upper": (32,), "lower": (32,)}, TASK, SIZES, FINGERPRINT)
 
@@ -44,7 +50,7 @@ class Digits(DataSet):
                 "data set 'digits' is not what the suite was made with: the digits.csv.gz of this scikit-learn holds "
                 "other values. Install another version of scikit-learn."
             )
-        return Data(self.spec(), parts)
+        return Data(self.spec(), dealt(parts, self._whole(), self.config))
 
 
 def _read_table() -> NDArray[np.float64]:

@@ -4,14 +4,10 @@ A job that is killed goes on where it stopped: vectors go to files beside the st
 depend on when they are computed. K texts are trained on, N images; one image may have several texts.
 """
 
-import fcntl
-import json
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,9 +22,10 @@ from datasets.image_text import ImageText
 from datasets.pairs import Pairs, decode, read_pairs
 from datasets.pretrained import ENCODERS, Encoder
 from datasets.progress import report
-from datasets.raw_files import read_json, require
+from datasets.raw_files import require
 from datasets.seeds import generator
 from datasets.store import Notes, outline, read_card, read_store, store_directory, write_store
+from datasets.work_folder import replace_text, work_folder
 
 T = TypeVar("T")
 AHEAD = 2
@@ -94,7 +91,7 @@ def embed(dataset: ImageText, job: Job) -> str:
     directory = wanted.features_directory()
     if _facts_of(directory) != facts:
         machine = {"batch": str(job.batch), "device": _device(job.device), "torch": str(torch.__version__)}
-        with _work_folder(directory, {**facts, **machine}) as folder:
+        with work_folder(directory, {**facts, **machine}, "makes these features") as folder:
             work = Work(folder, encoder, job, pairs)
             parts = _corrupted(work, clean, facts) if job.corruption.suffix else _clean(work, dataset)
             provenance = {
@@ -286,7 +283,7 @@ class Work:
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
             array[batch] = vectors
             array.flush()
-            _replace(counter, str(number))
+            replace_text(counter, str(number))
             done += len(batch)
             report(f"{what}s through {self.encoder.name}", done, count)
         assert array is not None
@@ -320,46 +317,3 @@ def ahead(
                 yield first, [future.result() for future in futures]
         for last, futures in waiting:
             yield last, [future.result() for future in futures]
-
-
-# ---- the folder of a job that is under way ----------------------------------------------------------------------
-
-
-@contextmanager
-def _work_folder(directory: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
-    """The folder of this very job, with what an earlier call left; removed when the job is finished.
-
-    Raises:
-        DataError: another process is at work in it.
-    """
-    folder = directory.with_name(f".{directory.name}.partial")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(f"another process makes these features already ({folder}).") from None
-            job = json.loads(json.dumps(facts))
-            if not _same_job(folder / "job.json", job):
-                for left in folder.glob("*.*"):
-                    left.unlink()
-                _replace(folder / "job.json", json.dumps(job, indent=2))
-            yield folder
-            shutil.rmtree(folder)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error.strerror or error}.") from error
-
-
-def _same_job(path: Path, job: Any) -> bool:
-    try:
-        return bool(read_json(path, 1 << 20) == job)
-    except DataError:
-        return False
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from datasets import matlab
-from datasets.base import Data, DataConfig, DataSet, DataSpec, Part, Split
+from datasets.base import Data, DataSet, DataSpec, Part, Split
 from datasets.errors import DataError
+from datasets.folds import FoldConfig, dealt, dealt_spec
 from datasets.labels import stratified_split
 from datasets.store import read_spec, read_store, spec_of, store_directory, write_store
 from datasets.tasks import MultiClass
@@ -37,7 +38,7 @@ MIN_TRAIN_ROWS_PER_CLASS = 5
 Arrays = Mapping[str, NDArray[Any]]
 
 
-class HandwrittenConfig(DataConfig):
+class HandwrittenConfig(FoldConfig):
     """Options of `handwritten`."""
 
     scaling: Literal["train", "released"] = Field(
@@ -45,6 +46,12 @@ class HandwrittenConfig(DataConfig):
         description="min-max to [0, 1] per feature: fitted on the training split alone, or as the TMC reference code "
         "does, separately on its training and its test part, which lets the test samples be seen together",
     )
+
+    @model_validator(mode="after")
+    def _folds_are_not_as_released(self) -> "HandwrittenConfig":
+        if self.fold is not None and self.scaling == "released":
+            raise ValueError("scaling: released is of the released parts, which a fold mixes: leave one of them out.")
+        return self
 
 
 class Handwritten(DataSet):
@@ -58,11 +65,13 @@ class Handwritten(DataSet):
     config: HandwrittenConfig
 
     def spec(self) -> DataSpec:
-        return self._scaled(read_spec(store_directory(self.name)))
+        return dealt_spec(self._scaled(read_spec(store_directory(self.name))), self.config)
 
     def load(self) -> Data:
         raw = read_store(store_directory(self.name))
-        return Data(self._scaled(raw.spec), scale(raw.parts, self.config.scaling))
+        whole = self._scaled(raw.spec)
+        parts = scale(dealt(raw.parts, whole, self.config), self.config.scaling)
+        return Data(dealt_spec(whole, self.config), parts)
 
     def _scaled(self, raw: DataSpec) -> DataSpec:
         """The store's spec, checked, with the scaling in its fingerprint."""

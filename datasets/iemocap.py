@@ -15,6 +15,7 @@ from pydantic import Field
 from datasets.array_files import hdf5_array, open_hdf5, read_npy
 from datasets.base import SPLITS, Data, DataConfig, DataSet, DataSpec, Part, Split
 from datasets.errors import DataError
+from datasets.folds import Rows, gather
 from datasets.progress import report
 from datasets.sequences import Floats, apply_moments, clean, moments, turn_left
 from datasets.store import (
@@ -41,8 +42,6 @@ PARTS: dict[Split, str] = {"train": "trn", "valid": "val", "test": "tst"}
 N_UTTERANCES = 5531
 MAX_STEPS, MAX_UTTERANCES = 4000, 50_000
 FOLDS = range(1, 11)
-
-Rows = Mapping[Split, NDArray[np.int64]]
 
 
 class IemocapConfig(DataConfig):
@@ -76,7 +75,8 @@ class Iemocap(DataSet):
     def load(self) -> Data:
         stored = read_all(store_directory(self.name))
         spec = self._described(store_directory(self.name), stored.data.spec, stored.card)
-        parts = {split: rows_of(stored, stored.extras[f"fold/{self.config.fold}/{split}"]) for split in SPLITS}
+        rows = {split: stored.extras[f"fold/{self.config.fold}/{split}"] for split in SPLITS}
+        parts = {split: gather(stored.data.parts, rows[split]) for split in SPLITS}
         return Data(spec, {split: self._audio(part, stored) for split, part in parts.items()})
 
     def _audio(self, part: Part, stored: Stored) -> Part:
@@ -150,24 +150,6 @@ class Iemocap(DataSet):
     @staticmethod
     def _asked() -> list[str]:
         return [*(file for file, _ in FILES.values()), STATISTICS, "target/1/trn_label.npy"]
-
-
-def rows_of(stored: Stored, rows: NDArray[np.int64]) -> Part:
-    """The utterances with these numbers, counted through the store's three splits, (K,)."""
-    parts = [stored.data.parts[split] for split in SPLITS]
-    starts = np.cumsum([0, *map(len, parts)])
-    if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
-        for part, start in zip(parts, starts, strict=False):
-            if start == rows[0] and len(part) == len(rows):
-                return part  # the very split, still mapped
-    inputs = {name: np.empty((len(rows), *x.shape[1:]), x.dtype) for name, x in parts[0].inputs.items()}
-    target = np.empty(len(rows), parts[0].target.dtype)
-    for part, start in zip(parts, starts, strict=False):
-        here = (rows >= start) & (rows < start + len(part))
-        target[here] = part.target[rows[here] - start]
-        for name, x in part.inputs.items():
-            inputs[name][here] = x[rows[here] - start]
-    return Part(inputs, target)
 
 
 # ---- reading MMIN's folder --------------------------------------------------------------------------------------

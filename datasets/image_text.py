@@ -13,10 +13,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from datasets.base import SPLITS, Data, DataConfig, DataSet, DataSpec, Part, Split
+from datasets.base import SPLITS, Data, DataSet, DataSpec, Part, Split
 from datasets.errors import DataError
+from datasets.folds import FoldConfig, Rows, dealt, dealt_spec, groups_of, stratified_rows
+from datasets.overlap import Overlap
 from datasets.pairs import Pairs, RawPairs, decode, read_pairs, read_pairs_card, summary, verify_pairs, write_pairs
 from datasets.progress import report
 from datasets.raw_files import refuse_archive, require
@@ -32,7 +34,7 @@ _CORRUPTED = re.compile(
 """Names of features that `bench data embed` makes of a corrupted test split."""
 
 
-class ImageTextConfig(DataConfig):
+class ImageTextConfig(FoldConfig):
     """Options of every image-text data set."""
 
     inputs: Literal["features", "raw"] = Field(
@@ -47,6 +49,12 @@ class ImageTextConfig(DataConfig):
     )
     max_length: int = Field(default=VILT_TOKENS, ge=4, le=1024, description="raw: tokens L, the rest is cut off")
     image_size: int = Field(default=384, ge=32, le=512, description="raw: pixels H a side; images are squeezed")
+
+    @model_validator(mode="after")
+    def _folds_have_one_kind_of_sample(self) -> "ImageTextConfig":
+        if self.fold is not None and _CORRUPTED.fullmatch(self.features) and self.inputs == "features":
+            raise ValueError(f"features: {self.features} are corrupted in the released test split alone: no folds.")
+        return self
 
 
 class ImageText(DataSet):
@@ -77,15 +85,15 @@ class ImageText(DataSet):
     # ---- preparing ----------------------------------------------------------------------------------------------
 
     @classmethod
-    def prepare(cls, source: Path, store: Path) -> str | None:
-        """Turn the raw folder into a pairs store and tell what it holds.
+    def prepare(cls, source: Path, store: Path, overlap: Overlap = "refuse") -> str | None:
+        """Turn the raw folder into a pairs store and tell what it holds; a call that was killed is gone on with.
 
         Raises:
             DataError: the folder is not this data set.
         """
         refuse_archive(source)
         require("PIL", "Pillow", "images")
-        card = write_pairs(store, cls.name, cls.read(source))
+        card = write_pairs(store, cls.name, cls.read(source), overlap)
         return summary(card, store)
 
     def features_directory(self) -> Path:
@@ -107,15 +115,17 @@ class ImageText(DataSet):
     # ---- reading ------------------------------------------------------------------------------------------------
 
     def spec(self) -> DataSpec:
-        return self._raw_spec() if self.config.inputs == "raw" else self._features_spec()
+        whole = self._raw_spec() if self.config.inputs == "raw" else self._features_spec()
+        return dealt_spec(whole, self.config)
 
     def load(self) -> Data:
         if self.config.inputs == "raw":
             return self._load_raw()
-        spec = self._features_spec()
-        return Data(spec, read_store(self.features_directory()).parts)
+        whole, parts = self._features_spec(), read_store(self.features_directory()).parts
+        return Data(dealt_spec(whole, self.config), dealt(parts, whole, self.config))
 
     def _features_spec(self) -> DataSpec:
+        """Of the released splits."""
         directory = self.features_directory()
         if not directory.exists():
             raise DataError(self._no_features())
@@ -154,6 +164,7 @@ class ImageText(DataSet):
     # ---- raw inputs ---------------------------------------------------------------------------------------------
 
     def _raw_spec(self) -> DataSpec:
+        """Of the released splits."""
         card = read_pairs_card(store_directory(self.name))
         task, config = task_from_json(card.task), self.config
         sizes = card.sizes if not self.options() else self._sizes(read_pairs(store_directory(self.name)))
@@ -171,8 +182,8 @@ class ImageText(DataSet):
         require("PIL", "Pillow", "images")
         self._check_memory(spec)
         tokenize, parts = tokenizer(self.config.tokenizer), {}
-        for split in SPLITS:
-            rows = [(row, text) for row in pairs.rows(split) for text in self.choose(pairs.texts(int(row)))]
+        for split, in_split in self._raw_rows(spec, pairs).items():
+            rows = [(row, text) for row in in_split for text in self.choose(pairs.texts(int(row)))]
             tokens = np.zeros((len(rows), *spec.modalities["text"]), dtype=np.float32)
             images = np.empty((len(rows), *spec.modalities["image"]), dtype=np.float32)
             for i, (row, text) in enumerate(rows):
@@ -182,7 +193,16 @@ class ImageText(DataSet):
                 report(f"{split} images", i + 1, len(rows))
             target = pairs.target[[row for row, _ in rows]]
             parts[split] = Part({"text": tokens, "image": images}, target)
-        return Data(spec, parts)
+        return Data(dealt_spec(spec, self.config), parts)
+
+    def _raw_rows(self, spec: DataSpec, pairs: Pairs) -> Rows:
+        """Which stored samples each split has."""
+        released: Rows = {split: pairs.rows(split) for split in SPLITS}
+        if self.config.fold is None:
+            return released
+        pool = np.concatenate([released[split] for split in SPLITS])
+        rows = stratified_rows(groups_of(spec, pairs.target[pool]), self.name, self.config)
+        return {split: pool[rows[split]] for split in SPLITS}
 
     def _check_memory(self, spec: DataSpec) -> None:
         import psutil

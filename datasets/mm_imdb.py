@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from datasets.arrow import count_rows, find_arrow_files, read_rows
 from datasets.base import SPLITS, Part, Split
 from datasets.errors import DataError
 from datasets.image_text import ImageText, ImageTextConfig
+from datasets.overlap import REMEDY, Overlap, first_overlap, kept_rows
 from datasets.pairs import RawPairs, Sample
 from datasets.raw_files import read_json, require
 from datasets.store import spec_of, write_store
@@ -46,6 +47,12 @@ class MMIMDbConfig(ImageTextConfig):
         description="one sample a film, with its longest plot; or one sample a plot, as missing-aware prompts has it",
     )
 
+    @model_validator(mode="after")
+    def _a_film_is_in_one_split(self) -> "MMIMDbConfig":
+        if self.fold is not None and self.plots == "all":
+            raise ValueError("plots: all has several samples of a film, which folds would part: use plots: longest.")
+        return self
+
 
 class MMIMDb(ImageText):
     """25959 films, 23 genres, released splits of 15552, 2608 and 7799."""
@@ -66,12 +73,12 @@ class MMIMDb(ImageText):
         return {"plots": "all"} if self.config.plots == "all" else {}
 
     @classmethod
-    def prepare(cls, source: Path, store: Path) -> str | None:
+    def prepare(cls, source: Path, store: Path, overlap: Overlap = "refuse") -> str | None:
         """Turn the raw folder or the Arrow files into a pairs store, or the HDF5 file into ready features."""
         path = source / HDF5_NAME if (source / HDF5_NAME).is_file() else source
         if path.suffix in (".hdf5", ".h5") and path.is_file():
-            return _prepare_hdf5(path, store)
-        return super().prepare(source, store)
+            return _prepare_hdf5(path, store, overlap)
+        return super().prepare(source, store, overlap)
 
     @classmethod
     def read(cls, source: Path) -> RawPairs:
@@ -100,22 +107,18 @@ def read_split(path: Path) -> dict[Split, list[str]]:
     """`{"train": [ids], "dev": [...], "test": [...]}`, checked.
 
     Raises:
-        DataError: it is not that, or an id is in it twice.
+        DataError: it is not that.
     """
     content = read_json(path, 64 << 20)
     if not isinstance(content, dict) or not set(SPLIT_NAMES.values()) <= content.keys():
         raise DataError(f"{path} must have lists of ids for train, dev and test.")
     ids: dict[Split, list[str]] = {}
-    seen: set[str] = set()
     for split, name in SPLIT_NAMES.items():
         if not isinstance(content[name], list) or not all(isinstance(i, str) for i in content[name]):
             raise DataError(f"{path}: '{name}' must be a list of ids as strings.")
         for film in content[name]:
             if not ID.fullmatch(film):
                 raise DataError(f"{path}: {film[:60]!r} in '{name}' is not the number of a film.")
-            if film in seen:
-                raise DataError(f"{path}: film {film} comes twice, the second time in '{name}'.")
-            seen.add(film)
         ids[split] = content[name]
     return ids
 
@@ -177,10 +180,10 @@ def _arrow_samples(paths: Mapping[Split, Path]) -> Iterator[Sample]:
 # ---- the HDF5 file of the GMU code ------------------------------------------------------------------------------
 
 
-def _prepare_hdf5(path: Path, store: Path) -> str:
+def _prepare_hdf5(path: Path, store: Path, overlap: Overlap) -> str:
     """Ready features: mean word2vec of the longest plot and VGG of the poster, as the GMU code made them."""
     arrays, names = read_hdf5(path)
-    split_rows = _hdf5_splits(path, [film.decode("ascii", "replace") for film in arrays["imdb_ids"]])
+    split_rows = _hdf5_splits(path, [film.decode("ascii", "replace") for film in arrays["imdb_ids"]], overlap)
     order = [names.index(genre) for genre in GENRES]
     text = arrays["features"].astype(np.float32)
     unknown = int(np.isnan(text).any(axis=1).sum())
@@ -261,7 +264,7 @@ def _genre_names(path: Path, value: Any) -> list[str]:
     return names
 
 
-def _hdf5_splits(path: Path, films: list[str]) -> dict[Split, NDArray[np.int64]]:
+def _hdf5_splits(path: Path, films: list[str], overlap: Overlap) -> dict[Split, NDArray[np.int64]]:
     """Rows of each split: as `split.json` beside the file says, or in the file's own order."""
     beside = path.with_name("split.json")
     if beside.is_file():
@@ -269,6 +272,13 @@ def _hdf5_splits(path: Path, films: list[str]) -> dict[Split, NDArray[np.int64]]
         ids = read_split(beside)
         if lost := [film for split in SPLITS for film in ids[split] if film.lstrip("0") not in row_of]:
             raise DataError(f"{beside} has {len(lost)} films that {path.name} lacks, the first is {lost[0]}.")
+        if overlap == "refuse" and (found := first_overlap(ids)):
+            raise DataError(
+                f"{beside}: film {found[0]} comes twice, the second time in '{SPLIT_NAMES[found[2]]}'. {REMEDY}."
+            )
+        if overlap == "drop":
+            rows = kept_rows(ids, within=True)
+            ids = {split: [ids[split][row] for row in rows[split]] for split in SPLITS}
         return {split: np.array([row_of[film.lstrip("0")] for film in ids[split]]) for split in SPLITS}
     if len(films) != sum(RELEASED.values()):
         raise DataError(

@@ -1,7 +1,6 @@
 """N24News: pictures and texts of New York Times articles, 24 sections (Wang et al., LREC 2022)."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,6 @@ class N24News(ImageText):
             raw.notes.append(f"there are {len(sections)} sections, the released data set has {N_CLASSES}.")
         if len(articles) != N_SAMPLES:
             raw.notes.append(f"there are {len(articles)} articles, RAML reports {N_SAMPLES}.")
-        _refuse_duplicates(source, [article_id for _, article_id, _, _ in articles])
         labels = [sections.index(section) for _, _, section, _ in articles]
         splits = [split for split, *_ in articles]
         if None in splits:
@@ -128,9 +126,3 @@ def _article(path: Path, number: int, item: Any) -> tuple[str, str, tuple[str, .
     if not all(isinstance(text, str) for text in texts):
         raise DataError(f"{path}: article {number} has a text that is not a string.")
     return article_id, section, texts
-
-
-def _refuse_duplicates(source: Path, ids: list[str]) -> None:
-    article_id, count = Counter(ids).most_common(1)[0]
-    if count > 1:
-        raise DataError(f"{source}: {count} articles have the image_id {article_id!r}.")

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from datasets.array_files import read_array
-from datasets.base import SPLITS, Data, DataConfig, DataSet, DataSpec, Part, Split
+from datasets.base import SPLITS, Data, DataSet, DataSpec, Part, Split
 from datasets.errors import DataError, UserError, did_you_mean
+from datasets.folds import FoldConfig, dealt, dealt_spec
 from datasets.labels import stratified_split
 from datasets.progress import report
 from datasets.raw_files import inside, read_bytes
@@ -56,7 +57,7 @@ class Described(BaseModel):
     licence: str = ""
 
 
-class OwnConfig(DataConfig):
+class OwnConfig(FoldConfig):
     """Options of `own`."""
 
     folder: str = Field(default="", description=f"the folder that holds {YAML}; relative to where bench is started")
@@ -77,12 +78,15 @@ class Own(DataSet):
     MISSING: ClassVar[str] = "data set 'own' needs a folder: write own: {folder: PATH} in the grid."
 
     def spec(self) -> DataSpec:
-        return self._described(read_spec(self._store()))
+        return dealt_spec(self._described(read_spec(self._store())), self.config)
 
     def load(self) -> Data:
         data = read_all(self._store()).data
-        parts = standardise(data.parts) if self.config.scaling == "train" else data.parts
-        return Data(self._described(data.spec), parts)
+        whole = self._described(data.spec)
+        parts = dealt(data.parts, whole, self.config)
+        if self.config.scaling == "train":
+            parts = standardise(parts)
+        return Data(dealt_spec(whole, self.config), parts)
 
     def verify(self) -> list[str] | None:
         """Everything wrong with the folder, a sentence each; what is right is read in full."""

@@ -27,10 +27,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datasets.base import SPLITS, Split
 from datasets.errors import DataError
+from datasets.image_journal import ImageJournal, Picture
+from datasets.overlap import REMEDY, Overlap, first_overlap, kept_rows
 from datasets.progress import report
 from datasets.raw_files import read_bytes, read_json
 from datasets.store import ARRAYS, CARD, _flush, _refuse_foreign_folder, _sweep_stale, _take_place
 from datasets.tasks import MultiLabel, Task, task_from_json
+from datasets.work_folder import work_folder
 
 STORED_SIDE = 384
 """Shorter side of the images that are kept: what ViLT reads. Smaller ones keep their bytes as they are."""
@@ -43,6 +46,8 @@ MAX_CARD_BYTES = 64 << 20
 HEADER_BYTES = 4096
 """Room for the safetensors header, which is written last: the images before it are streamed."""
 CHUNK = 256
+RECIPE = 1
+"""Changes when other images are kept of the same raw ones."""
 
 Note = str
 
@@ -189,7 +194,7 @@ def stored_image(source: Path | bytes) -> tuple[bytes, int, int]:
     return buffer.getvalue(), width, height
 
 
-def _load_image(sample: Sample) -> tuple[bytes, int, int] | str:
+def _load_image(sample: Sample) -> Picture:
     try:
         return stored_image(sample.image)
     except UnusableImage as error:
@@ -199,10 +204,17 @@ def _load_image(sample: Sample) -> tuple[bytes, int, int] | str:
 # ---- writing ----------------------------------------------------------------------------------------------------
 
 
-def write_pairs(directory: Path, name: str, raw: RawPairs) -> PairsCard:
-    """Write a pairs store whole or not at all; one that is there is replaced.
+def write_pairs(directory: Path, name: str, raw: RawPairs, overlap: Overlap = "refuse") -> PairsCard:
+    """Write a pairs store whole or not at all; one that is there is replaced. A killed call is gone on with.
 
     Samples without a readable image or without text are left out and listed in the card.
+
+    Args:
+        directory: where the store goes.
+        name: of the data set.
+        raw: what was found in the raw folder.
+        overlap: what becomes of ids that come twice; "drop" leaves out training and validation samples that have
+            image and text of a later split's, too.
 
     Raises:
         DataError: an id comes twice, a split is empty, more than half is unusable, or the store cannot be written.
@@ -211,37 +223,45 @@ def write_pairs(directory: Path, name: str, raw: RawPairs) -> PairsCard:
         directory = directory.resolve()
         _refuse_foreign_folder(directory)
         _sweep_stale(directory)
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
-        try:
-            with (staging / ARRAYS).open("wb") as file:
-                kept = _Kept()
-                file.write(bytes(8 + HEADER_BYTES))
-                _stream(file, raw, kept)
-                _check(name, raw, kept)
-                fingerprint = _finish(file, raw.task, kept.arrays(raw.task), kept)
-            card = PairsCard(
-                name=name,
-                task=raw.task.to_json(),
-                classes=list(raw.classes),
-                text_fields=list(raw.text_fields),
-                sizes=kept.sizes(),
-                fingerprint=fingerprint,
-                data_bytes=(staging / ARRAYS).stat().st_size,
-                notes=[*raw.notes, *_notes(raw, kept)],
-                skipped=[list(item) for item in raw.skipped],
-                provenance=raw.provenance,
-            )
-            (staging / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            staging.chmod(0o755)
-            for path in (staging / ARRAYS, staging / CARD, staging):
-                _flush(path)
-            _take_place(staging, directory)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        with work_folder(directory, {"pairs": name, "recipe": RECIPE}, "prepares this data set") as folder:
+            with ImageJournal(folder, 8 + HEADER_BYTES) as images:
+                kept = _stream(images, raw)
+            path = folder / ARRAYS
+            if overlap == "drop":
+                path, kept = _without_overlap(path, raw, kept)
+            _check(name, raw, kept, overlap)
+            _finish_store(path, directory, name, raw, kept)
     except OSError as error:
         raise DataError(f"store {directory} cannot be written: {error.strerror or error}.") from error
-    return card
+    return read_pairs_card(directory)
+
+
+def _finish_store(path: Path, directory: Path, name: str, raw: RawPairs, kept: "_Kept") -> None:
+    """From the file of images to the store in its place."""
+    with path.open("r+b") as file:
+        fingerprint = _finish(file, raw.task, kept.arrays(raw.task), kept)
+    card = PairsCard(
+        name=name,
+        task=raw.task.to_json(),
+        classes=list(raw.classes),
+        text_fields=list(raw.text_fields),
+        sizes=kept.sizes(),
+        fingerprint=fingerprint,
+        data_bytes=path.stat().st_size,
+        notes=[*raw.notes, *_notes(raw, kept)],
+        skipped=[list(item) for item in raw.skipped],
+        provenance=raw.provenance,
+    )
+    staging = Path(mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
+    try:
+        path.replace(staging / ARRAYS)
+        (staging / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        staging.chmod(0o755)
+        for made in (staging / ARRAYS, staging / CARD, staging):
+            _flush(made)
+        _take_place(staging, directory)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 @dataclass
@@ -281,26 +301,44 @@ class _Kept:
         return dict(sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0])))
 
 
-def _stream(file: BinaryIO, raw: RawPairs, kept: _Kept) -> None:
-    """Write the images one after the other, keep the rest."""
-    samples, done = iter(raw.samples), 0
+def _stream(images: ImageJournal, raw: RawPairs) -> _Kept:
+    """Write the images one after the other, keep the rest; what an earlier call has written is read instead."""
+    kept, samples, done = _Kept(), iter(raw.samples), 0
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding releases the interpreter
         while chunk := list(islice(samples, CHUNK)):
-            for sample, picture in zip(chunk, pool.map(_load_image, chunk), strict=True):
-                texts = [text.encode("utf-8", errors="replace") for text in sample.texts]
-                if problem := _text_problem(texts):
-                    raw.skipped.append((sample.id, problem))
-                elif isinstance(picture, str):
+            key = _key(chunk)
+            pictures = images.taken(key)
+            if pictures is None:
+                pictures = [
+                    problem or picture
+                    for picture, problem in zip(pool.map(_load_image, chunk), map(_text_problem, chunk), strict=True)
+                ]
+                images.add(key, pictures)
+            for sample, picture in zip(chunk, pictures, strict=True):
+                if isinstance(picture, str):
                     raw.skipped.append((sample.id, picture))
                 else:
-                    content, width, height = picture
-                    file.write(content)
-                    _keep(kept, sample, texts, content, (width, height))
+                    _keep(kept, sample, *picture)
             done += len(chunk)
             report("images", done, max(done, raw.count))
+    images.cut()
+    return kept
 
 
-def _text_problem(texts: Sequence[bytes]) -> str | None:
+def _key(chunk: Sequence[Sample]) -> str:
+    """What tells a chunk of samples from another, their raw images' sizes and times included."""
+    digest = hashlib.blake2b(digest_size=16)
+    for sample in chunk:
+        image = sample.image
+        if isinstance(image, Path):
+            told = image.stat() if image.exists() else None
+            image = repr((str(image), told and (told.st_size, told.st_mtime_ns))).encode()
+        digest.update(repr((sample.id, sample.split, sample.label, sample.texts, len(image))).encode() + image)
+    return digest.hexdigest()
+
+
+def _text_problem(sample: Sample) -> str | None:
+    texts = _encoded(sample.texts)
     if not any(text.strip() for text in texts):
         return "there is no text"
     if max(map(len, texts)) > MAX_TEXT_BYTES:
@@ -308,19 +346,53 @@ def _text_problem(texts: Sequence[bytes]) -> str | None:
     return None
 
 
-def _keep(kept: _Kept, sample: Sample, texts: list[bytes], content: bytes, sides: tuple[int, int]) -> None:
+def _encoded(texts: Sequence[str]) -> list[bytes]:
+    return [text.encode("utf-8", errors="replace") for text in texts]
+
+
+def _keep(kept: _Kept, sample: Sample, content: bytes, width: int, height: int) -> None:
+    texts = _encoded(sample.texts)
     kept.ids.append(sample.id)
     kept.splits.append(SPLITS.index(sample.split))
     kept.labels.append(sample.label)
     kept.texts.extend(texts)
     kept.text_rows.append(len(kept.texts))
     kept.image_ends.append(kept.image_ends[-1] + len(content))
-    kept.sides.append(sides)
+    kept.sides.append((width, height))
     kept.images_digest.update(content)
     kept.contents.append(hashlib.blake2b(b"\0".join([*texts, content]), digest_size=16).digest())
 
 
-def _check(name: str, raw: RawPairs, kept: _Kept) -> None:
+def _without_overlap(path: Path, raw: RawPairs, kept: _Kept) -> tuple[Path, _Kept]:
+    """The store's images without those of samples that come again, in a file beside; a note tells how many."""
+    rows: dict[Split, list[int]] = {split: [] for split in SPLITS}
+    for row, code in enumerate(kept.splits):
+        rows[SPLITS[code]].append(row)
+    stay = set(range(len(kept.ids)))
+    for names in (kept.ids, kept.contents):
+        of_splits = {split: [str(names[row]) for row in own if row in stay] for split, own in rows.items()}
+        places = {split: [row for row in own if row in stay] for split, own in rows.items()}
+        chosen = kept_rows(of_splits, within=names is kept.ids)
+        stay = {places[split][i] for split in SPLITS for i in chosen[split]}
+    lost = Counter(SPLITS[code] for row, code in enumerate(kept.splits) if row not in stay)
+    if not lost:
+        return path, kept
+    told = ", ".join(f"{count} {split}" for split, count in lost.items())
+    raw.notes.append(f"samples that come again in another split or with another's id were dropped ({told}).")
+    left, target = _Kept(), path.with_name(f"{ARRAYS}.kept")
+    with path.open("rb") as source, target.open("wb") as file:
+        file.write(bytes(8 + HEADER_BYTES))
+        for row in sorted(stay):
+            source.seek(8 + HEADER_BYTES + kept.image_ends[row])
+            content = source.read(kept.image_ends[row + 1] - kept.image_ends[row])
+            file.write(content)
+            texts = tuple(text.decode() for text in kept.texts[kept.text_rows[row] : kept.text_rows[row + 1]])
+            sample = Sample(kept.ids[row], SPLITS[kept.splits[row]], kept.labels[row], texts, b"")
+            _keep(left, sample, content, *kept.sides[row])
+    return target, left
+
+
+def _check(name: str, raw: RawPairs, kept: _Kept, overlap: Overlap) -> None:
     """What no store may have."""
     usable, unusable = len(kept.ids), len(raw.skipped)
     if unusable > usable:
@@ -329,15 +401,17 @@ def _check(name: str, raw: RawPairs, kept: _Kept) -> None:
             f"data set '{name}' is not written: {unusable} of {usable + unusable} samples are unusable, "
             f"the first is '{first}': {reason}."
         )
-    first_split: dict[str, int] = {}
-    for sample_id, split in zip(kept.ids, kept.splits, strict=True):
-        if sample_id in first_split:
-            places = SPLITS[first_split[sample_id]], SPLITS[split]
-            where = f"twice in {places[0]}" if places[0] == places[1] else f"in both {places[0]} and {places[1]}"
-            raise DataError(f"data set '{name}' is not written: sample {sample_id!r} is {where}.")
-        first_split[sample_id] = split
-        if not sample_id.isprintable():
-            raise DataError(f"data set '{name}' is not written: {sample_id!r} is no id of a sample.")
+    if odd := next((sample_id for sample_id in kept.ids if not sample_id.isprintable()), None):
+        raise DataError(f"data set '{name}' is not written: {odd!r} is no id of a sample.")
+    of_splits: dict[Split, list[str]] = {split: [] for split in SPLITS}
+    for sample_id, code in zip(kept.ids, kept.splits, strict=True):
+        of_splits[SPLITS[code]].append(sample_id)
+    if (found := first_overlap(of_splits)) and overlap == "refuse":
+        sample_id, first, second = found
+        where = f"twice in {first}" if first == second else f"in both {first} and {second}"
+        raise DataError(f"data set '{name}' is not written: sample {sample_id!r} is {where}. {REMEDY}.")
+    if found:
+        raw.notes.append(f"sample {found[0]!r} comes twice, maybe others too; they are kept.")
     if empty := [split for split, size in kept.sizes().items() if size == 0]:
         raise DataError(f"data set '{name}' is not written: its {empty[0]} split has no usable sample.")
 
@@ -373,6 +447,7 @@ def _finish(file: BinaryIO, task: Task, arrays: Mapping[str, NDArray[Any]], kept
     # eight bytes of header length, a JSON header padded with spaces, the arrays without gaps.
     images_end = kept.image_ends[-1]
     padding = -images_end % 8
+    file.seek(8 + HEADER_BYTES + images_end)
     file.write(bytes(padding))
     shape = [images_end + padding]
     header: dict[str, Any] = {"images": {"dtype": "U8", "shape": shape, "data_offsets": [0, *shape]}}

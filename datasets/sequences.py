@@ -31,7 +31,11 @@ def lengths(x: Floats) -> NDArray[np.int64]:
 
 def is_empty(x: Floats) -> NDArray[np.bool_]:
     """Samples without any value, (N, ...) -> (N,)."""
-    return np.concatenate([~chunk.reshape(len(chunk), -1).any(axis=1) for chunk in chunks(x)])
+    # Padding comes first: most samples are told by their last step.
+    found: NDArray[np.bool_] = np.logical_not(x[:, -1].reshape(len(x), -1).any(axis=1))
+    for row in np.flatnonzero(found):
+        found[row] = not x[row].any()
+    return found
 
 
 def turn_left(x: NDArray[Any], length: NDArray[np.int64]) -> NDArray[Any]:
@@ -71,25 +75,38 @@ class Broken:
         return Broken(self.index[kept], self.value[kept])
 
 
-def clean(x: NDArray[Any]) -> tuple[Floats, Broken]:
-    """`x` as float32 with zeros for what is not finite, and what that was; without a copy where nothing changes.
+def as_float32(x: NDArray[Any]) -> Floats:
+    """`x` as float32, without a copy where it is that; what is beyond float32 becomes infinite."""
+    with np.errstate(over="ignore"):
+        return x.astype(np.float32, copy=False)
 
-    The reference codes (MulT, GMC, MMSA, MultiBench) zero only -inf, and only in the audio.
-    """
-    with np.errstate(over="ignore"):  # beyond float32: infinite, and counted as such
-        cast: Floats = x.astype(np.float32, copy=False)
-    index, start = [], 0
-    for chunk in chunks(cast):
+
+def cleaned(x: NDArray[Any]) -> Floats:
+    """`x` as float32 with zeros for what is not finite; without a copy where nothing changes."""
+    cast = as_float32(x)
+    finite = np.isfinite(cast)
+    return cast if finite.all() else np.where(finite, cast, np.float32(0))
+
+
+def find_broken(x: NDArray[Any]) -> Broken:
+    """What `cleaned` takes away."""
+    index, value, start = [np.empty(0, np.int64)], [np.empty(0, np.float32)], 0
+    for chunk in map(as_float32, chunks(x)):
         finite = np.isfinite(chunk)
         if not finite.all():
             index.append(start + np.flatnonzero(~finite))
+            value.append(chunk[~finite])
         start += chunk.size
-    where = np.concatenate(index) if index else np.empty(0, np.int64)
-    broken = Broken(where.astype(np.int64), cast.ravel()[where] if len(where) else np.empty(0, np.float32))
-    if len(where):
-        cast = np.array(cast, order="C")
-        cast.reshape(-1)[where] = 0
-    return cast, broken
+    return Broken(np.concatenate(index), np.concatenate(value))
+
+
+def clean(x: NDArray[Any]) -> tuple[Floats, Broken]:
+    """`cleaned` and what it took away.
+
+    The reference codes (MulT, GMC, MMSA, MultiBench) zero only -inf, and only in the audio.
+    """
+    broken = find_broken(x)
+    return (cleaned(x) if len(broken.index) else as_float32(x)), broken
 
 
 def restore(x: Floats, broken: Broken) -> Floats:

@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from datasets.base import SPLITS, Data, DataConfig, DataSet, DataSpec, Part, Split, all_subsets
+from datasets.base import SPLITS, Data, DataSet, DataSpec, Part, Split, all_subsets
+from datasets.folds import FoldConfig, dealt, dealt_spec
 from datasets.seeds import generator
 from datasets.tasks import Binary, MultiClass, MultiLabel, Regression, Task
 
@@ -44,7 +45,7 @@ Floats = NDArray[np.float64]
 BitArray = NDArray[np.int64]
 
 
-class SyntheticConfig(DataConfig):
+class SyntheticConfig(FoldConfig):
     """Options of `synthetic`; the default is a 16-class problem with all three kinds of information.
 
     It is easy but for its synergy: with all labels a small network begins to learn the exclusive or of the three
@@ -159,20 +160,24 @@ class Synthetic(DataSet):
     config: SyntheticConfig
 
     def spec(self) -> DataSpec:
+        return dealt_spec(self._whole(), self.config)
+
+    def _whole(self) -> DataSpec:
         config = self.config
         shape = (config.dim,) if config.inputs == "vector" else (config.time_steps, config.dim)
         sizes: dict[Split, int] = {"train": config.n_train, "valid": config.n_valid, "test": config.n_test}
         return DataSpec(self.name, dict.fromkeys(config.modalities, shape), _task(config), sizes, _fingerprint(config))
 
     def load(self) -> Data:
-        spec = self.spec()
-        parts = {split: _draw_part(self.config, spec.sizes[split], split) for split in SPLITS}
-        return Data(spec, parts, truth(self.config))
+        whole = self._whole()
+        parts = {split: _draw_part(self.config, whole.sizes[split], split) for split in SPLITS}
+        return Data(self.spec(), dealt(parts, whole, self.config), truth(self.config))
 
 
 def _fingerprint(config: SyntheticConfig) -> str:
     """Hash of the options and the generator's version: no sample needs to be drawn for it."""
-    options = config.model_dump(mode="json") | {"uniqueness": list(config.unique_bits)}
+    options = config.model_dump(mode="json", exclude=set(FoldConfig.model_fields))
+    options["uniqueness"] = list(config.unique_bits)
     text = json.dumps([GENERATOR_VERSION, options], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -92,7 +92,7 @@ def split_with(**changed):
         ("split.json", "[]", "split.json must have lists of ids for train, dev and test"),
         ("split.json", json.dumps({"train": [], "test": []}), "must have lists of ids"),
         ("split.json", json.dumps(split_with(dev=[5])), "'dev' must be a list of ids as strings"),
-        ("split.json", json.dumps(split_with(dev=["0000005"])), "film 0000005 comes twice, the second time in 'dev'"),
+        ("split.json", json.dumps(split_with(dev=["0000005"])), "sample '0000005' is in both train and valid"),
         ("split.json", json.dumps(split_with(dev=["../../etc/passwd"])), "'../../etc/passwd' in 'dev' is not"),
         ("split.json", json.dumps(split_with(test=["00000\n5"])), "is not the number of a film"),
         ("split.json", "{", "split.json is not JSON"),

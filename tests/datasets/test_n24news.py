@@ -85,7 +85,7 @@ def test_unknown_fields_are_refused(text):
         ({"image_id": "../../etc/passwd"}, "article 0 has no usable 'image_id': '../../etc/passwd'"),
         ({"image_id": 7}, "article 0 has no usable 'image_id'"),
         ({"image_id": ".hidden"}, "article 0 has no usable 'image_id'"),
-        ({"image_id": "img-000001"}, "2 articles have the image_id 'img-000001'"),
+        ({"image_id": "img-000001"}, "sample 'img-000001' is "),
         ({"section": None}, "article 0 has no 'section'"),
         ({"headline": ["a"]}, "article 0 has a text that is not a string"),
     ],

@@ -196,7 +196,7 @@ def test_more_than_half_unusable_is_refused(tmp_path):
     items = [Sample(s.id, s.split, s.label, s.texts, tmp_path / "no.jpg") for s in samples()]
     told = message(write_pairs, tmp_path / "toy", "toy", raw(items))
     assert "8 of 8 samples are unusable, the first is 's0': the image is missing" in told
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "toy").exists()
 
 
 @pytest.mark.parametrize(("at", "told"), [(1, "'s0' is twice in train"), (5, "'s0' is in both train and valid")])
@@ -250,6 +250,8 @@ def test_a_reader_that_fails_half_way_leaves_the_old_store(store):
     with pytest.raises(DataError, match="line 6 is odd"):
         write_pairs(store, "toy", RawPairs(MultiClass(2), ("a", "b"), broken(), 8, None))
     assert hashlib.sha256((store / ARRAYS).read_bytes()).hexdigest() == before
+    assert sorted(path.name for path in store.parent.iterdir()) == [".toy.partial", "toy"]
+    write_pairs(store, "toy", raw())
     assert [path.name for path in store.parent.iterdir()] == ["toy"]
 
 

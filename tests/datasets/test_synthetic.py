@@ -506,6 +506,7 @@ OTHER_VALUES = {
     "redundancy_erasure": 0.1, "uniqueness_erasure": 0.1, "synergy_erasure": 0.1, "redundancy_flip": 0.1,
     "uniqueness_flip": 0.1, "synergy_flip": 0.1, "inputs": "sequence", "dim": 40, "n_nuisance": 4, "sigma": 0.1,
     "nonlinear": True, "time_steps": 20, "shuffle": True, "n_train": 10, "n_valid": 10, "n_test": 10, "data_seed": 1,
+    "fold": 2, "folds": 4,
 }  # fmt: skip
 
 
@@ -514,6 +515,7 @@ def test_every_option_changes_the_fingerprint():
     assert set(OTHER_VALUES) == set(SyntheticConfig.model_fields)
     for name, value in OTHER_VALUES.items():
         options = {name: value} | ({"uniqueness": 0} if name == "n_modalities" else {})
+        options |= {"fold": 1} if name == "folds" else {}
         prints.add(Synthetic(SyntheticConfig(**options)).spec().fingerprint)
     assert len(prints) == 1 + len(OTHER_VALUES)
 
