@@ -335,14 +335,19 @@ def data_ls(as_json: JsonOption = False) -> int:
 def data_prepare(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The data set; see bench ls datasets.")],
     source: Annotated[Path, typer.Option("--from", metavar="PATH", help="The raw file or folder you have.")],
+    overlap: Annotated[
+        str, typer.Option(help="Samples in two splits: refuse, keep, or drop, which leaves them in the later split.")
+    ] = "refuse",
 ) -> int:
     """Turn the raw files of a data set into a verified copy that the suite uses from then on.
+
+    Of images and texts, a call that was stopped is gone on with by the same command.
 
     Example: bench data prepare handwritten --from handwritten_6views.mat
     """
     from bench.commands import prepare_data
 
-    return prepare_data(name, source)
+    return prepare_data(name, source, overlap)
 
 
 @data_app.command("embed")
