@@ -38,6 +38,15 @@ class Claims:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _byte(training_id))
             self._held.discard(training_id)
 
+    def elsewhere(self, training_id: str) -> bool:
+        """Whether another scheduler has a claim on a training, asked by taking it for a moment."""
+        if training_id in self._held:
+            return False
+        if not self.take(training_id):
+            return True
+        self.free(training_id)
+        return False
+
     def __enter__(self) -> None:
         """Wait for the moment in which only this scheduler looks for, or makes, the grid's run."""
         fcntl.lockf(self._file, fcntl.LOCK_EX, 1, _GRID_BYTE)

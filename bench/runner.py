@@ -207,7 +207,7 @@ class Runner:
 
     def _gather(self, known: Mapping[str, Known]) -> None:
         """Fill the queue with what is not finished; outcomes found in the spool go to the writer first."""
-        self.spool.sweep()
+        self.spool.sweep(self.claims.elsewhere)
         replayed = {training_id for training_id in self.spool if self._replay(training_id)}
         without_arrays = 0
         for training in self.plan.trainings:
@@ -225,6 +225,11 @@ class Runner:
         if replayed:
             self.display.note(
                 f"{len(replayed)} results of an earlier run were waiting on disk; they are being written."
+            )
+        if self.spool.damaged:
+            self.display.note(
+                f"warning: {len(self.spool.damaged)} results of an earlier run are damaged and were set aside "
+                f"({self.spool.damaged[0]}); their trainings are repeated."
             )
 
     def _replay(self, training_id: str) -> bool:
@@ -344,6 +349,9 @@ class Runner:
                 self.schedule.progress(slot, event["epoch"] / training.settings.epochs, time.monotonic())
                 self.display.epoch(slot, training, event["epoch"], event["row"])
             return
+        ids = [training.id for training in self._busy[slot]]
+        if event.get("of", ids) != ids:
+            return  # the last words of a worker that was given up
         stack = self._busy.pop(slot)
         if "lost" in event:
             executor.renew(slot)
@@ -461,6 +469,7 @@ class Runner:
         self._settle()
         self.summary.why_unsaved = self.writer.waiting or ""
         self.summary.grid_run = self.writer.grid_run
+        self.spool.sweep(self.claims.elsewhere)
         for outcome in self._unspooled.values():
             try:
                 self.spool.put(outcome)

@@ -7,14 +7,20 @@ deletes it once the tracking store has it. Whatever is found at the next start i
 import contextlib
 import json
 import os
+import re
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, TypeAdapter
 
 Outcome = dict[str, Any]
 """What one training gave: `record` (how it is shown in tracking), `status`, and curves, cells, cost or reason."""
+
+_ID = re.compile(r"[0-9a-f]{16}")
+_LARGEST = 1 << 28
+"""No outcome is near it; a file of that size would only fill the memory."""
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -36,11 +42,45 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+class _Record(BaseModel):
+    """How a training is shown in tracking, as `bench.tracking.record_of` makes it."""
+
+    training_id: str
+    name: str
+    tags: dict[str, str]
+    training_tags: dict[str, str]
+    params: dict[str, str]
+    data: dict[str, Any]
+    cells: dict[str, str]
+
+
+class _Failed(BaseModel):
+    record: _Record
+    status: Literal["failed"]
+    reason: str
+    ended_ms: int = Field(ge=0, lt=1 << 53)
+
+
+class _Finished(BaseModel):
+    record: _Record
+    status: Literal["finished"]
+    curves: list[dict[str, float]]
+    cells: dict[str, dict[str, dict[str, float]]]
+    best_epoch: int
+    cost: dict[str, float]
+    ended_ms: int = Field(ge=0, lt=1 << 53)
+
+
+_OUTCOME: TypeAdapter[_Failed | _Finished] = TypeAdapter(Annotated[_Failed | _Finished, Field(discriminator="status")])
+
+
 class Spool:
     """The outcomes of one experiment that the tracking store does not have yet."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "outcomes"
+        self.damaged: list[Path] = []
+        """What was set aside, where it is now."""
 
     def path(self, training_id: str) -> Path:
         return self.folder / f"{training_id}.json"
@@ -61,28 +101,46 @@ class Spool:
         """The spooled outcome of a training; a damaged file is set aside as `.damaged` and counts as none."""
         path = self.path(training_id)
         try:
+            if path.stat().st_size > _LARGEST:
+                raise ValueError("too large for an outcome")
             outcome: Outcome = json.loads(path.read_text(encoding="utf-8"))
-            if outcome["record"]["training_id"] != training_id or outcome["status"] not in ("finished", "failed"):
-                raise ValueError("not an outcome of this training")
+            if _OUTCOME.validate_python(outcome).record.training_id != training_id:
+                raise ValueError("the outcome of another training")
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
-            path.replace(path.with_suffix(".damaged"))
+        except (OSError, ValueError, RecursionError):
+            self._set_aside(path)
             return None
         return outcome
+
+    def _set_aside(self, path: Path) -> None:
+        """Move a damaged file, or whatever lies in its place, out of the way; where that fails it is passed over."""
+        aside = path.with_suffix(".damaged")
+        for number in range(2, 100):
+            if not os.path.lexists(aside):
+                break
+            aside = path.with_suffix(f".{number}.damaged")
+        with contextlib.suppress(OSError):
+            path.replace(aside)
+            self.damaged.append(aside)
 
     def drop(self, training_id: str) -> None:
         self.path(training_id).unlink(missing_ok=True)
         self.arrays(training_id).unlink(missing_ok=True)
 
     def __iter__(self) -> Iterator[str]:
-        """Ids of the trainings whose outcomes are here, in a fixed order."""
-        return iter(sorted(path.stem for path in self.folder.glob("*.json")))
+        """Ids of the trainings whose outcomes are here, in a fixed order; other files are nobody's business."""
+        return iter(sorted(path.stem for path in self.folder.glob("*.json") if _ID.fullmatch(path.stem)))
 
-    def sweep(self) -> None:
-        """Remove what a killed worker left half done: files a minute old, which nobody writes any more."""
-        orphans = (path for path in self.folder.glob("*.npz") if not self.path(path.stem).exists())
-        for path in [*self.folder.glob(".*.tmp"), *orphans]:
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > 60:
+    def sweep(self, elsewhere: Callable[[str], bool]) -> None:
+        """Remove what a killed worker left half done.
+
+        Args:
+            elsewhere: whether another scheduler works on a training; what is half done of it is left alone.
+        """
+        drafts = [(path.name[1:17], path) for path in self.folder.glob(".*.tmp")]
+        orphans = [(path.stem, path) for path in self.folder.glob("*.npz") if not self.path(path.stem).exists()]
+        for training_id, path in [*drafts, *orphans]:
+            if _ID.fullmatch(training_id) and not elsewhere(training_id):
+                with contextlib.suppress(OSError):
                     path.unlink()

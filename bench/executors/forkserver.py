@@ -1,14 +1,28 @@
 """The process workers are forked from. Light on purpose: `bench run` starts it before anything heavy is imported."""
 
 import os
-from multiprocessing import forkserver, get_context
+import signal
+import sys
+from multiprocessing import forkserver, get_context, util
 from multiprocessing.context import ForkServerContext
+
+FOLDER = "BENCH_FORKSERVER_FOLDER"
+"""Environment variable with the folder of the fork server's socket, which a killed scheduler does not remove."""
 
 
 def preload() -> ForkServerContext:
     """Start the fork server, which imports torch and the trainer while the scheduler still reads the grid."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a worker: slots share the cores, results repeat
+    os.environ[FOLDER] = util.get_temp_dir()
     context = get_context("forkserver")
-    context.set_forkserver_preload(["bench.executors.worker"])
+    context.set_forkserver_preload(["bench.executors.tether", "bench.executors.worker"])
     forkserver.ensure_running()
     return context
+
+
+def wake_when_parent_dies() -> None:
+    """Have Linux send SIGCONT when the parent dies: a process that was stopped goes on, and notices."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGCONT)  # 1: PR_SET_PDEATHSIG

@@ -4,9 +4,11 @@ import json
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, TimeoutError
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -56,9 +58,9 @@ def slots_of(settings: Executor, n_trainings: int) -> tuple[list[str], bool]:
 class LocalExecutor:
     """Slots that take one stack of trainings each and put what happens into `inbox`.
 
-    Events: `{"slot", "training", "epoch", "row"}` while it runs, and `{"slot", "outcomes"}` or `{"slot", "died"}` at
-    its end. Every slot is a pool of its own, so that nothing is shared that a
-    killed process could leave locked.
+    Events: `{"slot", "training", "epoch", "row"}` while it runs, and `{"slot", "of", "outcomes"}` or
+    `{"slot", "of", "died"}` at its end, where `of` are the ids of the stack. Every slot is a pool of its own, so that
+    nothing is shared that a killed process could leave locked.
     """
 
     def __init__(self, devices: list[str], spool_folder: Path, timeout_s: float | None = None) -> None:
@@ -82,19 +84,47 @@ class LocalExecutor:
     def submit(self, slot: int, trainings: list[Training], records: list[dict[str, Any]]) -> None:
         """Train a stack on a free slot; its time-out is that of its trainings one after the other."""
         timeout = None if self.timeout_s is None else self.timeout_s * len(trainings)
-        self.call(slot, worker.work, (trainings, records, self.spool_folder), timeout)
+        of = [training.id for training in trainings]
+        self.call(slot, worker.work, (trainings, records, self.spool_folder), timeout, of)
 
-    def call(self, slot: int, work: Callable[..., Any], args: tuple[Any, ...], timeout_s: float | None = None) -> None:
+    def call(
+        self,
+        slot: int,
+        work: Callable[..., Any],
+        args: tuple[Any, ...],
+        timeout_s: float | None = None,
+        of: Sequence[str] = (),
+    ) -> None:
         """Let a free slot's worker do `work`; what it returns are the `outcomes` of the event at its end."""
-        future = self._pools[slot].schedule(work, args=args, timeout=timeout_s)
-        future.add_done_callback(self._on_done(slot, self._lives[slot]))
+        try:
+            future = self._pools[slot].schedule(work, args=args)
+        except RuntimeError:  # the fork server died a moment ago: a new pool starts it anew
+            self.renew(slot)
+            future = self._pools[slot].schedule(work, args=args)
+        future.add_done_callback(self._on_done(slot, self._lives[slot], of))
+        if timeout_s is not None:
+            self._limit(future, slot, timeout_s, of)
 
-    def _on_done(self, slot: int, life: int) -> Callable[["Future[list[Outcome]]"], None]:
+    def _limit(self, future: "Future[Any]", slot: int, timeout_s: float, of: Sequence[str]) -> None:
+        """Say that a call takes too long; pebble would go by the time of day, which jumps."""
+        life = self._lives[slot]
+
+        def expire() -> None:
+            if not future.done() and life == self._lives[slot]:
+                why = f"took longer than executor.timeout_s = {self.timeout_s:g} s"
+                self.inbox.put({"slot": slot, "of": of, "died": why})
+
+        timer = threading.Timer(timeout_s, expire)
+        timer.daemon = True
+        timer.start()
+        future.add_done_callback(lambda _: timer.cancel())
+
+    def _on_done(self, slot: int, life: int, of: Sequence[str]) -> Callable[["Future[list[Outcome]]"], None]:
         def tell(future: "Future[list[Outcome]]") -> None:
             if future.cancelled() or life != self._lives[slot]:
                 return
             error = future.exception()
-            event: Event = {"slot": slot}
+            event: Event = {"slot": slot, "of": of}
             if error is None:
                 event["outcomes"] = future.result()
             else:
@@ -104,11 +134,14 @@ class LocalExecutor:
         return tell
 
     def _why(self, slot: int, error: BaseException) -> str:
-        if isinstance(error, TimeoutError):
-            return f"took longer than executor.timeout_s = {self.timeout_s:g} s"
         if isinstance(error, ProcessExpired):
             code = error.exitcode or 0
-            return f"its worker process was killed (signal {-code})" if code < 0 else f"its worker exited with {code}"
+            if code >= 0:
+                return f"its worker exited with {code}"
+            memory = "; the system does so when memory runs out" if code == -signal.SIGKILL else ""
+            return f"its worker process was killed (signal {-code}){memory}"
+        if isinstance(error, BrokenProcessPool):
+            return "its worker process was killed before it began"
         return worker.reason_of(error, self.devices[slot])
 
     def ready(self) -> list[int]:

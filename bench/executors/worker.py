@@ -20,6 +20,7 @@ import torch
 import torch._dynamo  # optimisers import it when they are first made, 1.5 s that every worker would pay again
 
 from bench.arrays import Arrays, write_arrays
+from bench.executors.forkserver import wake_when_parent_dies
 from bench.plan import Training
 from bench.spool import Outcome, Spool
 from bench.trainer import Result, Trainer, TrainingFailed
@@ -45,6 +46,8 @@ def start(slot: int, device: str, progress: Connection) -> None:
     _slot, _device, _progress = slot, device, progress
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)
+    wake_when_parent_dies()
     torch.set_num_threads(1)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
@@ -160,7 +163,8 @@ def failed(error: Exception, device: str) -> Outcome:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def reason_of(error: BaseException, device: str = "its device") -> str:

@@ -117,7 +117,8 @@ def workers(pid: int) -> list[psutil.Process]:
     found = []
     for process in descendants(pid):
         try:
-            if process.children() == [] and process.parent() is not None and process.ppid() != pid:
+            forked = "forkserver" in " ".join(process.cmdline())  # no program that an import runs for a moment
+            if forked and process.children() == [] and process.ppid() != pid:
                 found.append(process)
         except psutil.NoSuchProcess:
             continue
