@@ -4,7 +4,7 @@ import os
 import ssl
 from collections.abc import Iterator
 
-from bench.tracking.places import StoreUnreachable, TrackingError, shown
+from bench.tracking.places import DAMAGED, StoreUnreachable, TrackingError, shown
 
 _LATER = (408, 429, 500, 502, 503, 504)
 """Statuses that a server, its database or a proxy before it gives while it is not ready."""
@@ -21,6 +21,10 @@ def problem_of(uri: str, error: Exception) -> TrackingError:
         return StoreUnreachable(f"tracking store {shown(uri)}: the disk is full; make room.")
     if uri.startswith("http"):
         return _server_problem(uri, error)
+    if uri.startswith("sqlite") and any(word in str(error) for word in ("malformed", "not a database")):
+        return TrackingError(f"tracking store {shown(uri)} cannot be used: {DAMAGED}")
+    if "readonly database" in str(error) or "unable to open database file" in str(error):
+        return StoreUnreachable(f"tracking store {shown(uri)}: the file or its folder is read-only; make it writable.")
     text = _first_line(error).replace(uri, shown(uri))
     passing = ("locked", "timed out", "onnection", "disk I/O", "temporarily", "terminating", "starting up")
     if isinstance(error, OSError) or any(word in text for word in passing):

@@ -75,11 +75,20 @@ def check_store(uri: str) -> None:
         _check_sqlite(file)
 
 
+DAMAGED = "the file is damaged or no SQLite database: put a backup in its place, or move it away to begin anew."
+"""What is said of a SQLite store that cannot be read."""
+
+
 def _check_sqlite(file: Path) -> None:
     """Open the database, ask for the write lock and give it back, and read the schema version."""
+    if file.stat().st_size == 0:  # SQLite would take it for a new database, and the results for never made
+        raise TrackingError(f"tracking store {file} is empty: put a backup in its place, or remove it to begin anew.")
     try:
         with contextlib.closing(sqlite3.connect(file, timeout=10)) as database:
             database.execute("BEGIN IMMEDIATE")
+            (page,) = database.execute("PRAGMA page_size").fetchone()
+            if file.stat().st_size % page:  # SQLite itself notices whole pages that are missing
+                raise TrackingError(f"tracking store {file} cannot be used: {DAMAGED}")
             database.rollback()
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if tables and not {"runs", "alembic_version"} <= tables:
@@ -101,7 +110,7 @@ def _sqlite_reason(error: sqlite3.Error) -> str:
     if "readonly" in text:
         return "it is read-only; choose another with tracking.uri."
     if "not a database" in text or "malformed" in text:
-        return "the file is damaged or no SQLite database; move it away or choose another with tracking.uri."
+        return DAMAGED
     if "full" in text:
         return "the disk is full; make room and run the same command again."
     return f"{text}."
