@@ -4,6 +4,7 @@ import json
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +24,8 @@ _BATCH = 1000
 """The most metrics MLflow takes in one `log_batch`."""
 _TAG_LENGTH = 4000
 """The longest tag that is worth reading with every run; MLflow takes 8000 characters."""
+_AT_ONCE = 4
+"""Cells that a server is told of at once: it has several processes, and most of a request is waiting."""
 _PARAM_LENGTH = 6000
 """The longest parameter; every MLflow since 2.8 takes it."""
 
@@ -50,6 +53,10 @@ class Store(Reader):
             run = self._client.create_run(
                 self.experiment_id, start_time=started_ms, tags=tags, run_name=f"grid {self.name}"
             )
+            first = next(self._search(f"tags.stage = 'grid' AND tags.grid_digest = '{digest}'"), run)
+            if first.info.run_id != run.info.run_id:  # another machine made one at the same moment
+                self._client.delete_run(run.info.run_id)
+                return str(first.info.run_id)
             for name, text in files.items():
                 self._client.log_text(run.info.run_id, text, name)
             return str(run.info.run_id)
@@ -184,12 +191,22 @@ class Store(Reader):
 
         record, stamp = outcome["record"], outcome["ended_ms"]
         done = known.conditions if known else frozenset()
-        for name, scores in outcome["cells"].items():
-            if name in done:
-                continue
+
+        def write(name: str) -> None:
             run_id = there.get(name) or self._create_cell(record, name, training_run, stamp)
-            self._client.log_batch(run_id, metrics=[Metric(*value) for value in _cell_values(scores, stamp)])
+            metrics = [Metric(*value) for value in _cell_values(outcome["cells"][name], stamp)]
+            self._client.log_batch(run_id, metrics=metrics)
             self._client.set_terminated(run_id, "FINISHED", end_time=stamp)
+
+        missing = [name for name in outcome["cells"] if name not in done]
+        with ThreadPoolExecutor(_AT_ONCE if self._database() is None else 1) as pool:
+            writing = [pool.submit(write, name) for name in missing]
+            try:
+                for each in writing:
+                    each.result()
+            finally:  # where one fails, those that have not begun would fail in their turn
+                for each in writing:
+                    each.cancel()
         for key, value in _end_tags(outcome, {*outcome["cells"], *done}).items():
             self._client.set_tag(training_run, key, value)
 
