@@ -6,6 +6,7 @@ Prints one line a check; ends with 1 when one fails. What needs an engine is ski
 
 import json
 import os
+import platform
 import re
 import shutil
 import socket
@@ -178,12 +179,12 @@ def secrets() -> str:
 
 def server_starts() -> str:
     """The server's own packages, from its lock file alone, start through the image's entry point, with a login."""
+    if sys.version_info[:2] != (3, 11) or sys.platform != "linux" or platform.machine() != "x86_64":
+        raise Skipped("the lock file is for Python 3.11 on Linux, x86_64")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
         pip = [folder / "venv" / "bin" / "pip", "install", "--quiet", "--require-hashes", "--no-deps"]
-        if sys.version_info[:2] != (3, 11) or sys.platform != "linux":
-            raise Skipped("the lock file is for Python 3.11 on Linux")
         said(*pip, "--only-binary", ":all:", "-r", HERE / "requirements-server.lock")
         return _serve(folder)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PYTHON, PLATFORM = "3.11", "x86_64-manylinux_2_28"
 PYPI, TORCH_CPU = "https://pypi.org/simple", "https://download.pytorch.org/whl/cpu"
-NOT_IN_THE_RUNNER = {"test", "lint", "docker", "server"}
+NOT_IN_THE_RUNNER = {"test", "lint", "audit", "docker", "server"}
 
 
 def inputs() -> dict[str, list[str]]:
