@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import queue
+import socket
 import tempfile
 import time
 from collections import Counter, deque
@@ -257,7 +258,7 @@ class Runner:
             devices, crowd = slots_of(settings, len(self._pending))
         self._recall()
         self.schedule = Schedule(devices, self.costs, stack=settings.stack, crowd=crowd)
-        self.schedule.add(self._pending)
+        self.schedule.add(self._in_own_order())
         self.display.clock.follow(self.schedule)
         n_open = sum(map(self.schedule.is_open, range(len(devices))))
         self.display.start(self._pending, self.summary.n_done_before, n_open)
@@ -270,6 +271,14 @@ class Runner:
             return
         with contextlib.suppress(TrackingError):  # nothing depends on it but the order
             self.costs.recall(timings(self.writer.store), self.plan.trainings)
+
+    def _in_own_order(self) -> list[Training]:
+        """What is pending; machines that share but a server begin at different places, and meet when all is done."""
+        if self._store_file is not None:
+            return self._pending
+        place = f"{socket.gethostname()}:{self.spool.folder.absolute()}"
+        start = int(sha256(place.encode()).hexdigest()[:8], 16) % len(self._pending)
+        return self._pending[start:] + self._pending[:start]
 
     def _loop(self, executor: Executor) -> None:
         free = deque(executor.ready())

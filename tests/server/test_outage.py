@@ -45,12 +45,12 @@ def break_and_mend(server: Server, experiment: str, outage_s: float) -> None:
 @pytest.mark.xdist_group("server")
 def test_two_schedulers_lose_nothing_when_the_server_freezes_and_dies(server: Server, tmp_path: Path) -> None:
     together = tmp_path / "together"
-    write_grid(together, grid("outage", seeds=12, uri=server.uri))
+    write_grid(together, grid("outage", seeds=8, uri=server.uri))
     schedulers = [start("run", "grid.yaml", cwd=together) for _ in range(2)]
     break_and_mend(server, "outage", outage_s=2)
     for code, _, err in map(end, schedulers):
         assert code == 0, err
-    truth = undisturbed(tmp_path / "alone", grid("outage", seeds=12))
+    truth = undisturbed(tmp_path / "alone", grid("outage", seeds=8))
     assert_whole(server, "outage", truth, together)
 
 
