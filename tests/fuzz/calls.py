@@ -12,6 +12,7 @@ from typing import Any
 from unicodedata import category
 
 import pytest
+import typer
 
 from bench import __main__ as entry
 from tests.fuzz.commands import silence
@@ -70,13 +71,15 @@ def _limit() -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise Hang(f"it takes longer than {LIMIT_S} s")
 
-    before = signal.signal(signal.SIGALRM, stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGTERM)}
+    signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -98,10 +101,15 @@ def sandbox(folder: Path) -> Iterator[Path]:
         yield folder
 
 
+def _leave(*_: object, **__: object) -> None:
+    raise typer.Exit(0)
+
+
 def _replace_what_takes_long(patch: pytest.MonkeyPatch) -> None:
     import bench.commands
     import bench.contract
     import bench.executors.forkserver
+    import bench.search.loop
     import datasets.raw_maker as maker
 
     content, folder = maker.affect_content, maker.make_iemocap
@@ -113,5 +121,6 @@ def _replace_what_takes_long(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(maker, "affect_content", few)
     patch.setattr(maker, "make_iemocap", lambda out, n, seed=0: folder(out, min(n, 20), seed=seed, audio_steps=(1, 4)))
     patch.setattr(bench.commands, "_run", lambda *_, **__: 0)  # a plan that is sound is not trained
+    patch.setattr(bench.search.loop, "Searcher", _leave)
     patch.setattr(bench.contract, "run_contract", lambda _: [])
     patch.setattr(bench.executors.forkserver, "preload", lambda: None)

@@ -17,7 +17,7 @@ from tests.datasets.fixtures import make_own_folder
 from tests.fuzz.yaml_texts import HOSTILE
 
 CALLED = {
-    "run", "plan", "report", "compare", "reproduce", "ls", "check", "doctor", "new method",
+    "run", "plan", "report", "compare", "reproduce", "ls", "check", "doctor", "new method", "search run", "search show",
     "data ls", "data prepare", "data embed", "data verify", "data make",
 }  # fmt: skip
 """Commands that are run; of any other one (`ui` serves, ...) only the reading of its words is tried."""
@@ -46,6 +46,8 @@ WORDS = (
     "a=b=c",
     "=",
 )
+NEVER = {"watch", "simulate"}
+"""Options that make a command run until it is stopped, or play a whole schedule."""
 GOOD = "methods: [constant]\ndatasets: [digits]\nseeds: 1\n"
 
 
@@ -141,6 +143,8 @@ def _lines(draw: st.DrawFn) -> list[str]:
     name = draw(st.sampled_from(sorted(commands())))
     words: list[str] = []
     for parameter in commands()[name].params:
+        if parameter.name in NEVER:
+            continue
         chance = 9 if parameter.required else 3
         if draw(st.integers(0, 9)) <= chance:
             words += draw(_given(parameter))
@@ -151,8 +155,8 @@ def _lines(draw: st.DrawFn) -> list[str]:
 
 
 def _is_safe(words: list[str]) -> bool:
-    """`report --watch` runs until it is stopped."""
-    return not any(word.startswith("--w") and "report" in words for word in words)
+    """No word may be taken for one of the options in `NEVER`, shortened or not."""
+    return not any(word[:3] in {f"--{name[0]}" for name in NEVER} and word != "--seed" for word in words)
 
 
 def lines() -> st.SearchStrategy[list[str]]:

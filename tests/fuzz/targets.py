@@ -64,6 +64,19 @@ class GridCase:
 
 
 @dataclass(frozen=True)
+class SearchCase:
+    """A search file."""
+
+    content: bytes
+
+    def __call__(self) -> Ended:
+        Path(CASE).write_bytes(self.content)
+        ended = call("search", CASE)
+        ended.check(CASE)
+        return ended
+
+
+@dataclass(frozen=True)
 class DescribedCase:
     """The `data.yaml` of a folder of arrays."""
 
@@ -82,6 +95,11 @@ class DescribedCase:
 
 def _grids() -> st.SearchStrategy[GridCase]:
     return st.builds(GridCase, yaml_texts.texts(yaml_texts.grid_values(), yaml_texts.bundled()))
+
+
+def _searches() -> st.SearchStrategy[SearchCase]:
+    texts = yaml_texts.texts(yaml_texts.search_values(), yaml_texts.bundled("bench.searches"))
+    return st.builds(SearchCase, texts)
 
 
 def _described() -> st.SearchStrategy[DescribedCase]:
@@ -146,8 +164,9 @@ def _lines() -> st.SearchStrategy[LineCase]:
 
 
 ALL = (
-    Fuzz("grid YAML", 35, _grids),
+    Fuzz("grid YAML", 30, _grids),
+    Fuzz("search YAML", 10, _searches),
     Fuzz("data.yaml", 10, _described),
     Fuzz("data files", 30, _files),
-    Fuzz("command lines", 25, _lines),
+    Fuzz("command lines", 20, _lines),
 )

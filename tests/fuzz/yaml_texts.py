@@ -81,6 +81,30 @@ def grid_values() -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(required, optional=optional)
 
 
+def search_values() -> st.SearchStrategy[dict[str, Any]]:
+    """What a search file may say: a grid's keys, and what is searched, by what, for how long."""
+    bounds = st.fixed_dictionaries(
+        {"low": _mostly(st.floats(0, 1)), "high": _mostly(st.floats(0, 9))},
+        optional={"log": _mostly(st.booleans()), "points": _mostly(st.integers(-1, 9)), "step": _odd, "when": _odd},
+    )
+    parameter = st.one_of(bounds, st.just("declared"), st.lists(st.floats(0, 1), max_size=4), _odd)
+    names = st.sampled_from(["tau", "lambda_u", "train.lr", "others", "kappa", "taw"])
+    space = st.dictionaries(st.sampled_from(["robult", "gmc", "raml"]), st.dictionaries(names, parameter, max_size=3))
+    goals = st.fixed_dictionaries({}, optional={"metric": _mostly(st.just("acc")), "modalities": _odd, "data": _odd})
+    kinds = st.fixed_dictionaries(
+        {"kind": _mostly(st.sampled_from(["tpe", "random", "grid", "none"]))},
+        optional={"seed": _odd, "min_epochs": _odd},
+    )
+    return st.fixed_dictionaries({
+        "methods": _mostly(st.lists(st.sampled_from(["robult", "gmc", "raml"]), unique=True, max_size=3)),
+        "datasets": _mostly(st.just(["digits"])), "space": _mostly(space),
+    }, optional={
+        "label_ratios": _mostly(_RATES), "seeds": _mostly(st.integers(-1, 5)), "train": _mostly(_options(*_SETTINGS)),
+        "objective": _mostly(goals), "sampler": _mostly(kinds), "pruner": _mostly(kinds), "batch": _odd, "name": _odd,
+        "budget": _mostly(st.dictionaries(st.sampled_from(["trials", "minutes"]), _mostly(st.integers(-1, 99)))),
+    })  # fmt: skip
+
+
 def described_values() -> st.SearchStrategy[dict[str, Any]]:
     """What the `data.yaml` of `tests.datasets.fixtures.make_own_folder` may say, right and wrong."""
     places = st.sampled_from(
