@@ -1,4 +1,4 @@
-"""From raw folders to results: prepare, embed with tiny networks, run a grid, read the store."""
+"""From raw folders to the report: prepare, embed with tiny networks, run a grid, read the store, report."""
 
 import json
 import sys
@@ -90,6 +90,10 @@ def test_every_image_text_set_goes_from_raw_files_to_results(call, tmp_path, mon
         assert all(value is not None and 0 <= value <= 1 for value in values)
     assert bench("run", "raw.yaml", cwd=tmp_path).returncode == 0
     assert len(finished_cells(tmp_path)) == 7 * 3 + 3
+    for experiment, names in {"pairs": METRICS, "raw": ["hateful_memes"]}.items():
+        assert bench("report", experiment, "--quick", cwd=tmp_path).returncode == 0
+        page = (tmp_path / "reports" / experiment / "index.html").read_text()
+        assert all(name in page for name in names)
 
 
 def environment_with_data(folder: Path):
