@@ -125,8 +125,9 @@ def outputs_together(predict: Predict, replicas: int, asked: Sequence[Asked], ma
     """
     n, at_once = len(asked[0].part), max(max(ROWS // replicas, LEAST_ROWS) // len(asked), 1)
     slices = [slice(start, min(start + at_once, n)) for start in range(0, n, at_once)]
-    chunks = [predict(conditioned_batch(asked, masks, rows)).unflatten(1, (len(asked), -1)) for rows in slices]
-    return torch.cat(chunks, dim=2).cpu().numpy()
+    chunks = [predict(conditioned_batch(asked, masks, rows)) for rows in slices]
+    apart = [out.reshape(replicas, len(asked), -1, out.shape[-1]) for out in chunks]
+    return torch.cat(apart, dim=2).cpu().numpy()
 
 
 def outputs_one_by_one(predict: Predict, asked: Sequence[Asked], masks: Tensor) -> NDArray[np.float32]:

@@ -32,14 +32,14 @@ class Conditioned(Tensor):
     def of(versions: Sequence[Tensor], which: Sequence[int | None], available: Tensor) -> "Conditioned":
         """The rows of C conditions, see the attributes."""
         first = versions[0]
-        made: Conditioned = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: Conditioned = Tensor._make_wrapper_subclass(
             Conditioned, (len(which) * len(first), *first.shape[1:]), dtype=first.dtype, device=first.device
         )
         made.versions, made.which, made.available = versions, which, available
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         args, kwargs = tree_map_only(Conditioned, Conditioned.rows, (args, kwargs or {}))
         return func(*args, **kwargs)
 
@@ -103,7 +103,8 @@ def of_complete(forward: JointForward[Together]) -> JointForward[Together]:
         whole = [c for c in range(count) if all(x.which[c] is not None for x in seen)]
         if not whole:
             return seen[0].versions[0].new_full((count * n, self.latent), torch.nan)
-        encoded = dict(zip(whole, forward(self, [x.under(whole) for x in seen], noise).split(n), strict=True))
+        found = forward(self, [x.under(whole) for x in seen], noise)
+        encoded = dict(zip(whole, torch.split(found, n), strict=True))
         left_out = torch.full_like(encoded[whole[0]], torch.nan)
         return torch.cat([encoded.get(c, left_out) for c in range(count)])
 
