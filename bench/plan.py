@@ -1,7 +1,7 @@
 """From a grid to the trainings it asks for, each with an identity that is the hash of what determines its result."""
 
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from itertools import combinations as choose
@@ -105,8 +105,10 @@ class Plan:
     swept_settings: tuple[str, ...] = ()
     """Train settings that differ between trainings of one method and data set: an axis that tables must not mix."""
 
-    def remaining(self, finished: Container[str]) -> list[Training]:
+    def remaining(self, finished: Collection[str]) -> list[Training]:
         """The trainings with a cell that is not among the finished cell ids, evaluated on those cells alone."""
+        if not finished:
+            return self.trainings
         left = []
         for training in self.trainings:
             missing = tuple(name for name in training.conditions if training.cell_id(name) not in finished)
@@ -409,7 +411,7 @@ class PlanSummary:
         }
 
 
-def describe(plan: Plan, finished: Container[str]) -> PlanSummary:
+def describe(plan: Plan, finished: Collection[str]) -> PlanSummary:
     """Count a plan by method and data set; `finished` holds the ids of cells that have results."""
     rows: dict[tuple[str, str], SummaryRow] = {}
 
@@ -418,7 +420,7 @@ def describe(plan: Plan, finished: Container[str]) -> PlanSummary:
 
     for training in plan.trainings:
         at = row(training.method.label, training.dataset.label)
-        done = sum(training.cell_id(name) in finished for name in training.conditions)
+        done = sum(training.cell_id(name) in finished for name in training.conditions) if finished else 0
         at.trainings += 1
         at.cells += len(training.conditions)
         at.cells_done += done
