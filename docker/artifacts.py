@@ -9,7 +9,6 @@ STORE is s3://BUCKET[/PREFIX], with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
 environment as MLflow reads them, or a folder.
 """
 
-import io
 import os
 import shutil
 import sys
@@ -28,7 +27,7 @@ class Bucket:
     """The objects below a prefix of an S3 bucket."""
 
     def __init__(self, uri: str) -> None:
-        import boto3
+        import boto3  # type: ignore[import-untyped]
 
         parts = urlsplit(uri)
         self.name, self.prefix = parts.netloc, parts.path.strip("/")
@@ -38,7 +37,7 @@ class Bucket:
 
     def make(self) -> None:
         """Make the bucket unless it is there."""
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
         try:
             self.client.head_bucket(Bucket=self.name)
@@ -143,7 +142,7 @@ def main() -> int:
         elif verb == "export":
             print(f"{export(store, sys.stdout.buffer)} artifacts", file=sys.stderr)
         else:
-            print(f"{restore(store, io.BufferedReader(sys.stdin.buffer.raw))} artifacts", file=sys.stderr)
+            print(f"{restore(store, sys.stdin.buffer)} artifacts", file=sys.stderr)
     except Exception as error:  # boto3 raises of many kinds, and a backup script wants one line
         print(f"artifacts: {verb} {uri}: {error}", file=sys.stderr)
         return 1

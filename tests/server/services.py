@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -133,7 +134,13 @@ class Postgres:
 class Server:
     """`docker/serve`, as the image runs it: an MLflow server with a login, on a database and a folder of artifacts."""
 
-    def __init__(self, postgres: Postgres, folder: Path, artifacts: str | None = None) -> None:
+    def __init__(
+        self,
+        postgres: Postgres,
+        folder: Path,
+        artifacts: str | None = None,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.postgres, self.folder = postgres, folder
         self.artifacts = artifacts or str(folder / "artifacts")
@@ -141,7 +148,7 @@ class Server:
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
-        self.more: Mapping[str, str] = {}
+        self.more = more
 
     def environment(self) -> dict[str, str]:
         path = os.pathsep.join([str(Path(sys.executable).parent), str(ROOT / "docker"), os.environ["PATH"]])
@@ -211,10 +218,16 @@ def wait_until(
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Server]:
-    """A server on a new database; everything ends and goes away with it."""
+def running(folder: Path, artifacts: str | None = None, more: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A server on a new database; everything ends and goes away with it.
+
+    Args:
+        folder: for its log, and its artifacts.
+        artifacts: another place for artifacts.
+        more: further environment of the server.
+    """
     postgres = Postgres()
-    server = Server(postgres, folder)
+    server = Server(postgres, folder, artifacts, more or {})
     try:
         postgres.start()
         assert postgres.psql("create database mlflow", database="postgres").returncode == 0

@@ -63,6 +63,9 @@ def test_a_restored_server_is_the_one_that_was_kept(server: Server, kept: Path, 
         assert files(new.artifacts) == artifacts
         assert cells_of(new, "kept") == cells_of(server, "kept")
         new.kill()
+        upgrade = subprocess.run([DOCKER / "serve", "upgrade"], env=new.environment(), capture_output=True, text=True)
+        assert upgrade.returncode == 0, upgrade.stderr  # there is nothing to do, and nothing changes
+        assert content(new) == before
         new.start()
         write_grid(tmp_path, grid("kept", seeds=2, uri=new.uri))
         runs = new.postgres.query("SELECT count(*) FROM runs")
@@ -152,3 +155,18 @@ def test_a_bucket_goes_into_a_backup_and_back(s3: dict[str, str], tmp_path: Path
     assert back.stderr == b"3 artifacts\n"
     assert artifacts_tool("import", str(tmp_path / "back"), stdin=back.stdout).returncode == 0
     assert files(tmp_path / "back") == files(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("server")
+def test_a_server_keeps_its_artifacts_in_a_bucket(s3: dict[str, str], tmp_path: Path) -> None:
+    with running(tmp_path / "server", "s3://lab/mlflow", s3) as server:
+        write_grid(tmp_path, grid("bucket", seeds=1, uri=server.uri) + "save: [embeddings]\n")
+        code, _, err = bench("run", "grid.yaml", cwd=tmp_path)
+        assert code == 0, err
+        done = direct(server, "backup", tmp_path / "backups")
+        assert done.returncode == 0, done.stderr
+    (packed,) = (tmp_path / "backups").glob("*/artifacts.tar")
+    with tarfile.open(packed) as tar:
+        names = {Path(name).name for name in tar.getnames()}
+    assert {"grid.yaml", "environment.json", "arrays.npz"} <= names
