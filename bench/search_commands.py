@@ -98,6 +98,7 @@ def _examine(searcher: "Searcher", ended: "Ended") -> "list[Line]":
     from bench.tracking import Store
 
     search, trainings = searcher.search, []
+    searcher.record.wait()
     won = [one for one in ended.tuned if one.best]
     picks = [default(one.method) for one in won]
     picks += [

@@ -70,7 +70,7 @@ def print_plan(plan: Plan, summary: PlanSummary, cost: Estimate) -> None:
 
 def print_searched(search: "Search", tuned: "Sequence[Tuned]", lines: "Sequence[Line]") -> None:
     """`bench search`: each method tuned and untuned, on validation and on test."""
-    names = ("default", "tuned", "default ", "tuned ")
+    names = ("valid: default", "tuned", "test: default", "tuned ")
     table = _table("method", "objective", "trials", *names, right=("trials", *names))
     for line in lines:
         values = (line.valid_default, line.valid_tuned, line.test_default, line.test_tuned)
@@ -79,7 +79,7 @@ def print_searched(search: "Search", tuned: "Sequence[Tuned]", lines: "Sequence[
     console = _console()
     print_trials(search, tuned)
     if lines:
-        console.print(Text("\nvalidation (chosen by), then test (seen once, at the end):"))
+        console.print(Text("\nThe winner was chosen on validation; test was looked at once, now."))
         console.print(table)
 
 

@@ -93,6 +93,10 @@ class Record:
 
         self._writer.put(job)
 
+    def wait(self) -> None:
+        """Wait until the store is open: two that make a new store in one process would be in each other's way."""
+        self._writer.ready.wait()
+
     def close(self, status: str, timeout_s: float | None = None) -> str:
         """Write what is left and end the search's run; waits.
 

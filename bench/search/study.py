@@ -128,11 +128,11 @@ def open_storage(place: str) -> BaseStorage:
             return optuna.storages.get_storage(place)
         return RDBStorage(place, engine_kwargs=_patience(place))
     except ImportError as error:
-        raise StudyError(f"storage {_shown(place)} needs a driver that is not installed: {error}.") from error
+        raise StudyError(f"storage {place} needs a driver that is not installed: {error}.") from error
     except Exception as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()
         told = reason[0] if reason else type(error).__name__
-        raise StudyError(f"storage {_shown(place)} cannot be used: {told}") from error
+        raise StudyError(f"storage {place} cannot be used: {told}") from error
 
 
 def _patience(url: str) -> dict[str, Any]:
@@ -140,12 +140,6 @@ def _patience(url: str) -> dict[str, Any]:
     timeout = {"postgresql": "connect_timeout", "mysql": "connect_timeout", "sqlite": "timeout"}
     argument = timeout.get(urlsplit(url).scheme.partition("+")[0])
     return {"connect_args": {argument: 20}} if argument else {}
-
-
-def _shown(place: str) -> str:
-    """Without the password."""
-    parts = urlsplit(place)
-    return place.replace(f":{parts.password}@", ":***@") if "://" in place and parts.password else place
 
 
 def _mend(path: Path, lock: _KernelLock) -> None:
