@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install quickstart test test-all fuzz audit benchmark lint docker-check docker-lock clean
+.PHONY: help install quickstart test test-all test-chaos fuzz audit benchmark lint docker-check docker-lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,14 +26,17 @@ test: install  ## The tests (under 10 minutes on 2 cores)
 
 test-all: install  ## All tests, slow ones and random kills included
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not chaos"
-	$(BIN)/pytest -m chaos
+	$(MAKE) test-chaos
+
+test-chaos: install  ## 100 random kills, full disks, jumping clocks, damaged files (under 30 minutes); CHAOS_SEED=N repeats
+	$(BIN)/pytest tests/chaos
 
 fuzz: install  ## 10,000 inputs made to break it: YAML, data files, command lines (under 15 minutes)
 	$(BIN)/python -W ignore -m tests.fuzz --cases 10000
 
 audit: .venv/audited  ## Known weaknesses of the packages used, and of our own code
 	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
-	$(BIN)/bandit -q -r bench methods datasets analysis -c pyproject.toml
+	$(BIN)/bandit -q -r -c pyproject.toml bench methods datasets analysis
 
 .venv/audited: .venv/installed
 	$(BIN)/pip install -qq --editable '.[audit]'

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.run_tools import bench, finished_cells, write_grid
+from tests.chaos.arena import Arena, Cells, Story, undisturbed
+
+pytestmark = pytest.mark.chaos
 
 GRID = """
 name: full
@@ -14,6 +16,12 @@ methods: [constant]
 datasets: [digits]
 seeds: 60
 """
+N_CELLS = 3 * 60
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Cells:
+    return undisturbed(GRID, tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture
@@ -28,21 +36,28 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.chaos
-def test_a_full_disk_is_said_plainly_and_loses_nothing(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_grid(small_disk, GRID)
+def test_a_disk_that_fills_up_is_said_plainly_and_loses_nothing(small_disk: Path, truth: Cells, story: Story) -> None:
+    arena = Arena(small_disk, GRID, truth, story)
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * 1_100_000)
-    first = bench("run", "grid.yaml", cwd=small_disk)
+    first = arena.run()
     assert first.returncode == 1
     assert "the disk is full; make room" in first.stderr
     assert len(first.stderr.splitlines()) < 40
-    kept = finished_cells(small_disk)
-
     ballast.unlink()
+    assert 0 < arena.check_after_death() < N_CELLS
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    again = bench("run", "grid.yaml", cwd=small_disk)
-    assert again.returncode == 0, again.stderr
-    assert kept <= finished_cells(small_disk)
-    assert len(finished_cells(small_disk)) == 180
-    assert not list((small_disk / ".bench/full/outcomes").glob("*.json"))
+    assert arena.finish() == N_CELLS
+
+
+def test_a_disk_without_room_for_a_store(small_disk: Path, truth: Cells, story: Story) -> None:
+    arena = Arena(small_disk, GRID, truth, story)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * (3 * 2**20 - 200_000))
+    first = arena.run()
+    assert first.returncode == 1
+    assert "the disk is full; make room" in first.stderr
+    ballast.unlink()
+    arena.check_after_death()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert arena.finish() == N_CELLS
