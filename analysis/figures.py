@@ -117,6 +117,7 @@ class Panels:
     n_hidden: int
     """Subsets that are in the tables and not drawn."""
     methods: tuple[str, ...]
+    """Those that have a result on this data set."""
     mean: NDArray[np.float64]
     """(R, S, K); NaN where undefined or missing."""
     std: NDArray[np.float64]
@@ -163,8 +164,8 @@ def panels(frame: pd.DataFrame, summary: pd.DataFrame, dataset: str, checkpoint:
     part = part[part["metric"] == metric]
     subsets, n_hidden = _legible(part[["modalities", "n_modalities", "full"]].drop_duplicates())
     ratios = [float(ratio) for ratio in part["label_ratio"].unique()]
-    methods = [str(method) for method in part["method"].unique()]
-    drawn = [method for method in methods if method != CONSTANT]
+    known = part.groupby("method", sort=False)["n_seeds"].max() > 0
+    drawn = [str(method) for method in known.index[known] if method != CONSTANT]
     grid = part.set_index(["label_ratio", "modalities", "method"])
     axes = pd.MultiIndex.from_product([ratios, subsets, drawn])
     shape = len(ratios), len(subsets), len(drawn)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +16,8 @@ from datasets.errors import UserError
 
 UNUSED_DAYS = 30
 """What was not asked for so long is removed."""
+MANIFEST = ".files.json"
+"""In a folder of a report: the names of the files that the report wrote there."""
 
 
 def write_file(path: Path, content: bytes) -> Path:
@@ -36,6 +38,43 @@ def write_file(path: Path, content: bytes) -> Path:
             f"the report cannot be written: {path}: {error.strerror}. Make room there or choose another directory."
         ) from error
     return path
+
+
+def replace_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write files below a folder, and remove those that an earlier call wrote there and this one does not.
+
+    Files that nobody wrote with this function stay. Cut short, the next call removes what this one would have.
+
+    Args:
+        folder: made if absent.
+        contents: name below `folder` -> content, written in this order.
+
+    Raises:
+        UserError: one cannot be written.
+    """
+    earlier = _listed(folder)
+    write_file(folder / MANIFEST, _listing(earlier | contents.keys()))
+    written = [write_file(folder / name, content) for name, content in contents.items()]
+    for name in earlier - contents.keys():
+        with suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
+    write_file(folder / MANIFEST, _listing(contents.keys()))
+    return written
+
+
+def _listing(names: Iterable[str]) -> bytes:
+    return json.dumps(sorted(names), indent=0).encode()
+
+
+def _listed(folder: Path) -> set[str]:
+    """The names in a folder's manifest that lie below the folder; none where it cannot be read."""
+    try:
+        names = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return set()
+    root = folder.resolve()
+    inside = (name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
+    return {name for name in inside if (folder / name).parent.resolve().is_relative_to(root)}
 
 
 class Cache:

@@ -61,6 +61,8 @@ def _item(block: Block, tables: Mapping[int, str], ids: Iterator[int]) -> dict[s
             return {"kind": "say", "text": text, "style": kind}
         case Source(caption, text):
             return {"kind": "source", "id": name, "caption": caption, "text": text}
+        case Grid() if not block.shown:
+            return {"kind": "file", "caption": block.caption, "n": len(block.rows), "file": tables[id(block)]}
         case Grid():
             rows = list(zip(block.rows, block.repeats(), strict=True))
             latex = not block.latex.startswith("%")
@@ -89,14 +91,15 @@ def _image(figure: Picture, prefix: str) -> "Markup":
 
     label = escape(figure.alt, quote=True)
     if len(figure.svg) > LARGEST_SVG:
-        return Markup(f'<img alt="{label}" src="data:image/png;base64,{b64encode(figure.png).decode()}">')
+        image = b64encode(figure.png).decode()
+        return Markup(f'<img alt="{label}" src="data:image/png;base64,{image}">')  # nosec B704  # escaped above
     svg = figure.svg.decode()
     svg = svg[svg.index("<svg") :]
     for part in (r"<!--.*?-->", r"<metadata>.*?</metadata>", r"<style[^>]*>.*?</style>"):
         svg = re.sub(part, "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)  # ids of two figures must not meet
     svg = re.sub(r"\n\s*", " ", svg)
-    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))  # nosec B704  # by Matplotlib
 
 
 # ---- template ---------------------------------------------------------------------------------------------
@@ -106,7 +109,8 @@ def _asset(name: str) -> "Markup":
     """A file of this package's own, which needs no escaping."""
     from markupsafe import Markup
 
-    return Markup(files("analysis.templates").joinpath(name).read_text(encoding="utf-8").strip())
+    text = files("analysis.templates").joinpath(name).read_text(encoding="utf-8")
+    return Markup(text.strip())  # nosec B704  # of this package
 
 
 @cache

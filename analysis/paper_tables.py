@@ -5,7 +5,7 @@ ours into its cells. A cell without a result stays in its place and is missing.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -274,51 +274,110 @@ IDENTITY = [
     "dataset", "label_ratio", "modalities", "method", "variant", "metric",
     "protocol", "sigma", "mask_p", "train_dataset", "reference_modalities",
 ]  # fmt: skip
-MEASURED = [*IDENTITY, "seed", "value", "higher_is_better"]
+MEASURED = [*IDENTITY, "seed", "value", "higher_is_better", "source", "run_id"]
 """Columns of measured numbers, one row a seed. `modalities` in the order of `subset_key`; `protocol` is empty where
-samples lack modalities and no more; `sigma` and `mask_p` are NaN and the last two empty where they play no part."""
+samples lack modalities and no more; `sigma` and `mask_p` are NaN and the two after them empty where they play no part.
+`source` is our label of the data set, `run_id` the run behind the number, empty for a mean of several."""
+COMPLETE = "full_modality_training"
+COMPLETE_BY_NATURE = ("concat", CONSTANT)
+"""Methods that see complete samples alone in every table of RAML."""
 
 
-def measured(frame: pd.DataFrame, checkpoint: str, names: Mapping[str, str] | None = None) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Origins:
+    """What a results frame does not say of its trainings, and the papers' protocols depend on.
+
+    Attributes:
+        names: our label of a data set -> its name in `analysis.published`, where they differ.
+        transfers: our label of a data set -> the names of those it is trained and tested on, where these differ.
+        complete: ids of the trainings that were asked to see complete samples alone (RAML, Table IV).
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    transfers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    complete: Container[str] = frozenset()
+
+    def name(self, label: str) -> str:
+        """The published name of the data set that is tested."""
+        return self.transfers[label][1] if label in self.transfers else self.names.get(label, label)
+
+    def trained_on(self, label: str) -> str:
+        """The published name of the data set that is trained on, empty where it is the one that is tested."""
+        return self.transfers[label][0] if label in self.transfers else ""
+
+
+def measured(frame: pd.DataFrame, checkpoint: str, origins: Origins | None = None) -> pd.DataFrame:
     """A results frame in the papers' terms, with the columns of `MEASURED`.
 
     A label such as `robult[no_rec]` is method and variant. Noise on images and masked words are `sigma` and `mask_p`
     of RAML's protocols; other corruptions belong to no table and are left out. The average over all subsets of a
     data set is added, a row a seed, where every non-empty subset was measured. Numbers that are no cells of a grid
-    (operations, DCA, mutual information, other training) have these columns too: append them with `pandas.concat`.
+    (operations, DCA, mutual information) have these columns too: append them with `pandas.concat`.
 
     Args:
-        frame: results, see `analysis.results.check_frame`.
+        frame: results, see `analysis.results.check_frame`, folds merged (`analysis.folds`).
         checkpoint: `last` or `best`.
-        names: our label of a data set -> its name in `analysis.published`, where they differ.
+        origins: what the frame does not say.
 
     Raises:
         UserError: the frame is bad, or has nothing at this checkpoint.
     """
+    origins = origins or Origins()
     chosen = at_checkpoint(frame, checkpoint)
+    labels = {label: origins.name(label) for label in chosen["dataset"].unique()}
+    methods = {label: (base_method(label), _variant(label)) for label in chosen["method"].unique()}
+    subsets = {subset: subset_key(subset) for subset in chosen["modalities"].unique()}
     ours = pd.DataFrame({
-        "dataset": chosen["dataset"].replace(dict(names or {})), "label_ratio": chosen["label_ratio"],
-        "modalities": chosen["modalities"].map(subset_key), "method": chosen["method"].map(base_method),
-        "variant": chosen["method"].map(_variant), "metric": chosen["metric"], "train_dataset": "",
-        "reference_modalities": "", "seed": chosen["seed"], "value": chosen["value"],
-        "higher_is_better": chosen["higher_is_better"],
+        "dataset": chosen["dataset"].map(labels), "label_ratio": chosen["label_ratio"],
+        "modalities": chosen["modalities"].map(subsets),
+        "method": chosen["method"].map({label: parts[0] for label, parts in methods.items()}),
+        "variant": chosen["method"].map({label: parts[1] for label, parts in methods.items()}),
+        "metric": chosen["metric"], "reference_modalities": "", "seed": chosen["seed"], "value": chosen["value"],
+        "higher_is_better": chosen["higher_is_better"], "source": chosen["dataset"], "run_id": chosen["run_id"],
+        "train_dataset": chosen["dataset"].map({label: origins.trained_on(label) for label in labels}),
     })  # fmt: skip
     protocols = {text: _corruption_protocol(text) for text in chosen["corruption"].unique()}
     for at, name in enumerate(("protocol", "sigma", "mask_p")):
         ours[name] = chosen["corruption"].map({text: found[at] for text, found in protocols.items()})
+    transferred = ours["train_dataset"] != ""
+    ours.loc[transferred, "protocol"] = ours.loc[transferred, "protocol"].replace({"": "zero_shot"})
     whole = chosen.loc[chosen["full"], ["dataset", "n_modalities"]].drop_duplicates("dataset").set_index("dataset")
-    n_subsets = chosen["dataset"].map(2 ** whole["n_modalities"] - 1)
-    keys = [name for name in MEASURED if name not in ("modalities", "value", "sigma", "mask_p")]
-    clean = ours.assign(n_subsets=n_subsets)[ours["protocol"] == ""]
-    grouped = clean.groupby(keys, sort=False, as_index=False)
+    ours["n_subsets"] = chosen["dataset"].map(2 ** whole["n_modalities"] - 1)
+    asked = chosen["training_id"].map(lambda name: name in origins.complete) & (ours["protocol"] == "")
+    if asked.any():
+        ours = _with_complete(ours, asked, chosen["full"])
+    ours = ours[ours["protocol"] != _OTHER]
+    return pd.concat([ours[MEASURED], _averages(ours)], ignore_index=True)
+
+
+def _averages(ours: pd.DataFrame) -> pd.DataFrame:
+    """Means over all subsets of clean inputs, a row a seed, where all `n_subsets` were measured."""
+    keys = [name for name in MEASURED if name not in ("modalities", "value", "sigma", "mask_p", "run_id")]
+    grouped = ours[ours["protocol"] == ""].groupby(keys, sort=False, as_index=False)
     means = grouped.agg(value=("value", _mean_of_all), found=("value", "size"), n_subsets=("n_subsets", "first"))
-    means = means[means["found"] == means["n_subsets"]].assign(modalities=AVERAGE, sigma=np.nan, mask_p=np.nan)
-    return pd.concat([ours.loc[ours["protocol"] != _OTHER, MEASURED], means[MEASURED]], ignore_index=True)
+    means = means[means["found"] == means["n_subsets"]]
+    return means.assign(modalities=AVERAGE, sigma=np.nan, mask_p=np.nan, run_id="")[MEASURED]
 
 
 def _variant(label: str) -> str:
     inside = label.partition("[")[2].removesuffix("]")
     return inside or "default"
+
+
+_ASKED_COMPLETE = {f"{COMPLETE}=true", "full_modality", "patterns=none"}
+"""What labels say of trainings that were asked to see complete samples alone."""
+
+
+def _with_complete(ours: pd.DataFrame, asked: "pd.Series[bool]", full: "pd.Series[bool]") -> pd.DataFrame:
+    """Rows of trainings on complete samples under RAML's protocol of them, which also has what is so by nature."""
+
+    def plain(variant: str) -> str:
+        return ",".join(part for part in variant.split(",") if part not in _ASKED_COMPLETE) or "default"
+
+    moved = ours[asked].assign(protocol=COMPLETE)
+    moved["variant"] = moved["variant"].map(plain)
+    by_nature = ours[full & (ours["protocol"] == "") & ours["method"].isin(COMPLETE_BY_NATURE)]
+    return pd.concat([ours[~asked], moved, by_nature.assign(protocol=COMPLETE)], ignore_index=True)
 
 
 _OTHER = "other"
@@ -371,7 +430,8 @@ def fill(table: PaperTable, ours: pd.DataFrame | None = None) -> pd.DataFrame:
     Columns: those of `layout`; `higher_is_better`; of the paper `published` (NaN where it prints a dash), `printed`,
     `note`, `decides` (see `analysis.published.published`), `published_best`, `published_second`; of ours `mean`, `std`
     (ddof = 1), `n_seeds` (0 = missing), `n_nan`, `is_constant` (equals the constant predictor), `best`, `second`;
-    `difference`, ours minus the paper's; `group`, a number shared by the cells that compete for best.
+    `difference`, ours minus the paper's; `runs`, a tuple of the runs behind ours, empty where these are means of
+    several; `group`, a number shared by the cells that compete for best.
 
     Args:
         table: of `PAPER_TABLES`.
@@ -390,6 +450,7 @@ def fill(table: PaperTable, ours: pd.DataFrame | None = None) -> pd.DataFrame:
     cells = cells.join(_summary_of(table, cells, ours))
     cells[["n_seeds", "n_nan"]] = cells[["n_seeds", "n_nan"]].fillna(0).astype(np.int64)
     cells["is_constant"] = cells["is_constant"].eq(True)
+    cells["runs"] = [runs if isinstance(runs, tuple) else () for runs in cells["runs"]]
     cells["difference"] = cells["mean"] - cells["published"]
     apart = [name for name in [*IDENTITY, "sweep"] if name not in ("method", "variant")]
     cells["group"] = cells.groupby(["panel", *apart], dropna=False, sort=False).ngroup()
@@ -398,11 +459,32 @@ def fill(table: PaperTable, ours: pd.DataFrame | None = None) -> pd.DataFrame:
     return cells
 
 
-def _summary_of(table: PaperTable, cells: pd.DataFrame, ours: pd.DataFrame | None) -> pd.DataFrame:
-    """`mean`, `std`, `n_seeds`, `n_nan` and `is_constant`, indexed as `cells`, for cells that were measured."""
-    names = ["mean", "std", "n_seeds", "n_nan", "is_constant"]
-    if ours is None or ours.empty:
-        return pd.DataFrame(columns=names, index=cells.index[:0], dtype=float)
+def versions(table: PaperTable, ours: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Measured numbers with one of our data sets for each of the paper's, where we have several of one: title -> rows.
+
+    Such as CMU-MOSEI to CMU-MOSI with features aligned in two ways, or two kinds of features of one data set: means
+    over both would be of nothing. One version has an empty title.
+    """
+    found = _found(table, layout(table), ours)
+    sources = {name: sorted(part["source"].unique()) for name, part in found.groupby("dataset", sort=False)}
+    n = max(map(len, sources.values()), default=1)
+    if n < 2:
+        return {"": ours}
+    chosen = {}
+    for at in range(n):
+        own = {name: labels[min(at, len(labels) - 1)] for name, labels in sources.items()}
+        title = ", ".join(label for name, label in own.items() if len(sources[name]) > 1)
+        wanted = ours["dataset"].map(own)
+        chosen[title] = ours[wanted.isna() | (wanted == ours["source"])]
+    return chosen
+
+
+def _found(table: PaperTable, cells: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
+    """The measured numbers that belong into a table, with `at`, the index of their cell.
+
+    Raises:
+        UserError: a column of `ours` is missing.
+    """
     missing = [name for name in MEASURED if name not in ours.columns]
     if missing:
         raise UserError(f"the measured numbers lack columns: {', '.join(missing)}. Make them with `measured`.")
@@ -419,15 +501,32 @@ def _summary_of(table: PaperTable, cells: pd.DataFrame, ours: pd.DataFrame | Non
     if wanted["label_ratio"].isna().all():  # the paper does not say: the fewest labels that were measured
         mine = ours[ours["metric"].isin(wanted["metric"])]
         wanted["label_ratio"] = mine["label_ratio"].min()
-    found = wanted.merge(ours, on=keys, how="inner")
+    for name in ("source", "run_id"):
+        ours = ours.assign(**{name: ours[name].astype(object).where(ours[name].notna(), "")})
+    return wanted.merge(ours, on=keys, how="inner")
+
+
+def _summary_of(table: PaperTable, cells: pd.DataFrame, ours: pd.DataFrame | None) -> pd.DataFrame:
+    """`mean`, `std`, `n_seeds`, `n_nan`, `is_constant` and `runs`, indexed as `cells`, for cells that were measured."""
+    names = ["mean", "std", "n_seeds", "n_nan", "is_constant", "runs"]
+    nothing = pd.DataFrame(columns=names, index=cells.index[:0], dtype=float)
+    if ours is None or ours.empty:
+        return nothing
+    found = _found(table, cells, ours)
     if found.empty:
-        return pd.DataFrame(columns=names, index=cells.index[:0], dtype=float)
+        return nothing
     grouped = found.groupby("at")["value"]
     summary = pd.DataFrame({"mean": grouped.mean(), "std": grouped.std(ddof=1), "n_seeds": grouped.size()})
+    summary["runs"] = found.sort_values("seed", kind="stable").groupby("at")["run_id"].agg(_runs)
     summary["n_nan"] = summary["n_seeds"] - grouped.count()
     summary.loc[summary["n_nan"] > 0, ["mean", "std"]] = np.nan
     summary["is_constant"] = _equals_constant(found, ours).reindex(summary.index, fill_value=False)
     return summary
+
+
+def _runs(names: "pd.Series[str]") -> tuple[str, ...]:
+    """Each run once; none where a number is of several."""
+    return tuple(dict.fromkeys(names)) if (names != "").all() else ()
 
 
 def _equals_constant(found: pd.DataFrame, ours: pd.DataFrame) -> "pd.Series[bool]":

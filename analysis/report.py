@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.figures import method_styles
-from analysis.files import Cache, write_file
+from analysis.files import Cache, replace_files
+from analysis.folds import find_folds
 from analysis.page import to_html
+from analysis.paper_tables import Origins
 from analysis.results import CELL, CHECKPOINTS, CONSTANT, check_frame, some, summarise, tested, unused_columns
 from analysis.sections.base import (
     Grid,
@@ -54,7 +56,7 @@ class Sources:
     Attributes:
         links: addresses of runs.
         cache: of costly analyses.
-        names: our label of a data set -> its id.
+        origins: what results do not say of their trainings, by the labels of their data sets.
         protocols: training id -> version of the protocol it followed.
         failures: trainings that failed, a sentence each.
         notes: what else a reader must know first.
@@ -64,7 +66,7 @@ class Sources:
 
     links: Links = field(default_factory=Links)
     cache: Cache = field(default_factory=lambda: Cache(None))
-    names: Mapping[str, str] = field(default_factory=dict)
+    origins: Origins = field(default_factory=Origins)
     protocols: Mapping[str, str] = field(default_factory=dict)
     failures: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -92,8 +94,9 @@ def write_report(
 
     Args:
         frame: results, see `analysis.results.check_frame`; `results.csv` has all of them, the rest of the
-            report those of `checkpoint`. Without a row the page says so, and there is nothing else.
-        directory: made if absent; files of an earlier report are replaced.
+            report those of `checkpoint`, folds of a data set together. Without a row the page says so, and there is
+            nothing else.
+        directory: made if absent; files of an earlier report are replaced, or removed where there are none any more.
         title: heading, usually the experiment's name.
         checkpoint: `last` or `best`.
         context: how the results were made (grid, commit, store ...), printed as name and value.
@@ -111,20 +114,25 @@ def write_report(
         return _write_nothing(directory, title, context, sources)
     unused = _unused_note(frame)
     settled, notes = settle(frame, sources.protocols)
-    checked = check_frame(settled)
+    single = check_frame(settled)
+    folds = find_folds(single)
+    checked = folds.merged(single)
     summary = summarise(checked, checkpoint)
     inputs = Inputs(
         checked, summary, checkpoint, method_styles(summary["method"].unique()), sources.links, sources.cache,
-        names=sources.names, failures=tuple(sources.failures), kept=tuple(sources.kept), context=context,
-        trainings=sources.trainings, counts=sources.counts, curves=sources.curves,
+        origins=replace(sources.origins, names=folds.names(sources.origins.names)), failures=tuple(sources.failures),
+        kept=tuple(sources.kept), context=context, counts=sources.counts,
+        trainings=None if sources.trainings is None else folds.merged(sources.trainings),
+        curves=None if sources.curves is None else folds.merged(sources.curves),
     )  # fmt: skip
-    notes = [*sources.notes, *notes, *report_notes(checked, summary, checkpoint), *unused, *hidden_subsets(inputs)]
+    told = report_notes(checked, summary, checkpoint)
+    notes = [*sources.notes, *notes, *folds.told, *told, *unused, *hidden_subsets(inputs)]
     analysed = analyse(inputs, sources.tell)
     notes += analysed.notes
     sections = list(_sections(replace(inputs, notes=tuple(notes)), analysed))
     tidy = summary.assign(checkpoint=checkpoint)
     contents: dict[str, bytes] = {
-        "results.csv": to_csv(checked).encode(),
+        "results.csv": to_csv(single).encode(),
         "summary.csv": to_csv(tidy[["dataset", "checkpoint", *summary.columns[1:]]]).encode(),
     }
     return _write_all(directory, title, context, sections, contents, notes, sources.links.ui)
@@ -252,7 +260,13 @@ def _method_notes(summary: pd.DataFrame) -> Iterator[str]:
 
 
 def _missing_notes(summary: pd.DataFrame) -> Iterator[str]:
-    missing, n_cells = _cells(summary[summary["n_seeds"] == 0]), len(_cells(summary))
+    """What has no result: methods that have none on a data set in one word, other cells by name."""
+    none = summary.groupby(["dataset", "method"])["n_seeds"].transform("max") == 0
+    whole = summary.loc[none, ["dataset", "method"]].drop_duplicates()
+    if not whole.empty:
+        told = some(f"{method} on {dataset}" for dataset, method in whole.itertuples(index=False, name=None))
+        yield f"No finished result at all ({MISSING}): {told}."
+    missing, n_cells = _cells(summary[(summary["n_seeds"] == 0) & ~none]), len(_cells(summary[~none]))
     if missing:
         have = "has" if len(missing) == 1 else "have"
         yield f"{len(missing)} of {n_cells} cells {have} no finished result ({MISSING}): {some(missing)}."
@@ -342,7 +356,7 @@ def _write_all(
         for _, block in section.simple()
         if isinstance(block, Say) and block.kind == "problem"
     ]
-    return Written([write_file(directory / name, content) for name, content in contents.items()], notes, problems)
+    return Written(replace_files(directory, contents), notes, problems)
 
 
 def _table_name(section: Section, view: str, grid: Grid, taken: set[str]) -> str:
@@ -370,6 +384,8 @@ def _markdown_lines(block: object) -> Iterator[str]:
             yield f"### {escape_markdown(text)}"
         case Say(text, kind):
             yield escape_markdown(text) if kind == "plain" else f"> {escape_markdown(text)}"
+        case Grid() if not block.shown:
+            yield f"{escape_markdown(block.caption)}: {len(block.rows):,} rows, in a file of `tables/`."
         case Grid():
             yield grid_markdown(block)
         case Picture():
@@ -409,7 +425,7 @@ def _latex_lines(block: object) -> Iterator[str]:
             yield rf"\subsection*{{{escape_latex(text)}}}"
         case Say(text):
             yield rf"{escape_latex(text)}\par"
-        case Grid() if not block.latex.startswith("%"):
+        case Grid() if block.shown and not block.latex.startswith("%"):
             yield grid_latex(block)
         case Picture():
             size = r"width=\textwidth,height=0.8\textheight,keepaspectratio"

@@ -225,7 +225,7 @@ def _order_metrics(facts: pd.DataFrame) -> list[str]:
 # ---- summary ----------------------------------------------------------------------------------------------
 
 
-def summarise(frame: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
+def summarise(frame: pd.DataFrame, checkpoint: str, *, methods: Sequence[str] = ()) -> pd.DataFrame:
     """Mean and spread over seeds of every (data set, metric, label ratio, corruption, modality subset, method).
 
     The rows are complete and in the order of the tables: every method of the frame appears beside every label
@@ -243,12 +243,13 @@ def summarise(frame: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
     Args:
         frame: results, see `check_frame`.
         checkpoint: `last` or `best`.
+        methods: what else is shown, without results.
 
     Raises:
         UserError: the frame is bad, or has no result at this checkpoint.
     """
     chosen = at_checkpoint(frame, checkpoint)
-    methods = order_methods(chosen["method"])
+    methods = order_methods([*chosen["method"].unique(), *methods])
     chosen["value"] = chosen["value"].where(np.isfinite(chosen["value"]))
     grouped = chosen.groupby(KEYS, sort=False)["value"]
     spread = pd.DataFrame({"mean": grouped.mean(), "std": grouped.std(ddof=1), "n_seeds": grouped.size()})

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -90,7 +91,7 @@ class Table:
         better = "higher" if self.higher_is_better else "lower"
         return f"{self.dataset}: {self.metric} {self.arrow} ({better} is better)"
 
-    @property
+    @cached_property
     def n_seeds(self) -> int:
         """Seeds of the cells that have most."""
         return max(cell.n_seeds for row in self.rows for cell in row.cells)
@@ -119,6 +120,12 @@ class Table:
     def texts(self, row: Row) -> list[str]:
         """The cells of a row as text, constant marker included."""
         return [cell.text(self.n_seeds) + (CONSTANT_MARK if cell.is_constant else "") for cell in row.cells]
+
+    @cached_property
+    def widths(self) -> list[int]:
+        """Letters of the widest text of each method's column."""
+        columns = zip(*map(self.texts, self.rows), strict=True)
+        return [max(map(len, (name, *texts))) for name, texts in zip(self.methods, columns, strict=True)]
 
 
 def percent(ratio: float) -> str:
@@ -231,8 +238,7 @@ def to_latex(table: Table) -> str:
 
 def _latex_width(table: Table, columns: slice, digit: float) -> float:
     """Estimated width in points of a table with some of the methods, in type with digits of `digit` points."""
-    cells = zip(*(table.texts(row)[columns] for row in table.rows), strict=True)
-    widths = [max(map(len, (name, *texts))) for name, texts in zip(table.methods[columns], cells, strict=True)]
+    widths = table.widths[columns]
     names = len("label ratio") + max(len(row.modalities) for row in table.rows)
     return digit * (names + sum(widths)) + 8.0 * (2 + len(widths))
 

@@ -6,6 +6,7 @@ throughout. Other tools differ: fvcore calls MACs flops and counts nothing for G
 add element-wise work to FLOPs alone. Inference is of one sample, a training step of a whole batch.
 """
 
+import math
 import statistics
 import time
 import weakref
@@ -105,7 +106,8 @@ def count_cost(method: Method, batch: Batch, subsets: Mapping[str, Tensor], *, r
         method: on the device it is to be measured on.
         batch: a training batch on the same device, with all modalities; inference takes its first sample.
         subsets: modality subset -> which modalities it holds, (M,) bool.
-        runs: forward passes a latency is the median of; training steps are a third as many.
+        runs: forward passes a latency is the median of; training steps are a third as many. 0 counts and does not
+            measure: latencies are NaN, peaks 0.
 
     Raises:
         UserError: the batch is empty, or a modality subset does not fit the method.
@@ -120,7 +122,7 @@ def count_cost(method: Method, batch: Batch, subsets: Mapping[str, Tensor], *, r
             )
     with _untouched(method):
         inference = tuple(_inference(method, only(batch, members), name, runs) for name, members in subsets.items())
-        step = _step(method, batch, max(1, runs // 3)) if method.iterative else None
+        step = _step(method, batch, -(-runs // 3)) if method.iterative else None
     return Cost(
         total_parameters=sum(p.numel() for p in method.parameters()),
         trainable_parameters=sum(p.numel() for name, p in method.named_parameters() if _is_trained(method, name)),
@@ -162,8 +164,8 @@ def _inference(method: Method, batch: Batch, subset: str, runs: int) -> Inferenc
         used_parameters=sum(p.numel() for name, p in method.named_parameters() if name in used),
         flops=flops,
         needed_flops=flops - sum(by_module.get(name, 0) for name in idle_modules(method, used)),
-        latency_ms=latency_ms(predict, batch.target.device, runs),
-        peak_bytes=peak_bytes(predict, batch.target.device),
+        latency_ms=latency_ms(predict, batch.target.device, runs) if runs else math.nan,
+        peak_bytes=peak_bytes(predict, batch.target.device) if runs else 0,
     )
 
 
@@ -179,6 +181,8 @@ def _step(method: Method, batch: Batch, runs: int) -> Step:
             total.backward()  # type: ignore[no-untyped-call]
 
     flops, _ = count_flops(step, method)
+    if runs == 0:
+        return Step(len(batch.target), flops, math.nan, 0)
     device = batch.target.device
     peak = peak_bytes(step, device)
     return Step(len(batch.target), flops, latency_ms(step, device, runs), peak)

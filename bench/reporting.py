@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.files import Cache
+    from analysis.paper_tables import Origins
     from analysis.report import Sources, Written
     from analysis.sections.base import Kept, KeptGroup
     from bench.plan import Training
@@ -26,7 +28,9 @@ ANALYSED_RATIO = 0.5
 """A label ratio whose representations are looked at besides the smallest: Robult, Table 14, is about it."""
 MOST_CURVES = 1000
 """Trainings up to which curves are read: of each there are thousands of points."""
-PREFIXES = ("embedding/", "pseudo/", "group")
+PREFIXES = ("embedding/", "pseudo/", "weight/", "group")
+READ = "embeddings|pseudo_labels|weights"
+"""Of what trainings keep, what a report looks at."""
 
 
 def _tell(text: str) -> None:
@@ -182,11 +186,10 @@ def _sources(
     if quick and kept:
         notes.append("Representations, pseudo-labels, proximity and counted operations are left out (--quick).")
         kept = []
-    named = trainings.drop_duplicates("dataset").set_index("dataset")["dataset_id"]
     return Sources(
         links=sources.links,
         cache=cache,
-        names={str(label): str(name) for label, name in named.items() if label != name},
+        origins=_origins(trainings),
         protocols=_protocols(trainings),
         failures=failures,
         notes=notes,
@@ -203,6 +206,26 @@ def _protocols(trainings: "pd.DataFrame") -> dict[str, str]:
     if "protocol" not in trainings:
         return {}
     return dict(zip(trainings["training_id"], trainings["protocol"].fillna("").astype(str), strict=True))
+
+
+def _origins(trainings: "pd.DataFrame") -> "Origins":
+    """What the papers' protocols depend on, from the parameters of trainings."""
+    import pandas as pd
+
+    from analysis.paper_tables import Origins
+
+    def given(name: str) -> "pd.Series[str]":
+        known = f"param/{name}" in trainings
+        return trainings[f"param/{name}"].fillna("").astype(str) if known else pd.Series("", index=trainings.index)
+
+    complete = (given("method.full_modality_training") == "True") | (given("method.patterns") == "none")
+    labels = trainings.assign(trained=given("data.train"), tested=given("data.test")).drop_duplicates("dataset")
+    named = list(zip(labels["dataset"], labels["dataset_id"], labels["trained"], labels["tested"], strict=True))
+    return Origins(
+        names={label: name for label, name, *_ in named if label != name},
+        transfers={label: (train, test) for label, name, train, test in named if name == "transfer" and test},
+        complete=frozenset(trainings.loc[complete, "training_id"]),
+    )
 
 
 def _context(store: Store, grid: Any, frame: "pd.DataFrame") -> dict[str, str]:
@@ -246,10 +269,17 @@ def ui_address(uri: str, asked: str | None) -> str:
 
 
 def _kept(store: Store, trainings: "pd.DataFrame") -> "Iterator[KeptGroup]":
-    """Per data set the smallest label ratio at which arrays were kept, and 50 %: of each method the lowest seed."""
+    """Per data set the smallest label ratio at which arrays were kept, and 50 %: of each method the lowest seed.
+
+    Of a data set in folds the first fold.
+    """
+    from analysis.folds import find_folds
     from analysis.sections.base import KeptGroup
 
-    saved = trainings[trainings["saved"].fillna("").str.contains("embeddings|pseudo_labels")]
+    saved = trainings[trainings["saved"].fillna("").str.contains(READ)]
+    folds = find_folds(saved)
+    first = {base: label for label, base in reversed(list(folds.bases.items()))}
+    saved = saved[[label == first.get(folds.bases.get(label, ""), label) for label in saved["dataset"]]]
     for dataset, own in saved.groupby("dataset", sort=True):
         for ratio in dict.fromkeys([own["label_ratio"].min(), ANALYSED_RATIO]):
             there = own[own["label_ratio"] == ratio].sort_values("seed", kind="stable").drop_duplicates("method")
@@ -304,41 +334,68 @@ def _curves(store: Store, trainings: "pd.DataFrame", notes: list[str]) -> "pd.Da
 
 
 def _counts(store: Store, grid: Any, cache: "Cache", notes: list[str], tell: Any) -> "pd.DataFrame | None":
-    """Operations and parameters of every method on every data set of the latest grid, from models built anew."""
+    """Operations and parameters of every method on every data set of the latest grid, from models built anew.
+
+    Of a data set in folds, whose shapes are equal, the first fold stands for all.
+    """
     import pandas as pd
 
-    from bench.grid_file import parse_grid
-    from bench.plan import make_plan
+    from analysis.folds import fold_of
 
-    if grid is None:
-        return None
-    try:
-        plan = make_plan(parse_grid(store.text(grid.info.run_id, "grid.yaml")))
-    except UserError as error:
-        notes.append(f"Operations are not counted, for the grid cannot be planned here: {str(error).splitlines()[0]}")
-        return None
-    kinds = {(training.method.key, training.dataset.label): training for training in plan.trainings}
-    parts = []
-    for training in kinds.values():
-        what = f"{training.method.label} on {training.dataset.label}"
-        key = f"counts|{training.method.key}|{training.dataset.spec}|{training.settings.batch_size}"
+    parts: list[pd.DataFrame] = []
+    seen = set()
+    for training in _countable(store, grid, notes):
+        labels = training.method.label, fold_of(training.dataset.label)[0]
+        if labels in seen:
+            continue
+        seen.add(labels)
+        spec = training.dataset.spec
+        key = f"counts|{training.method.key}|{spec.modalities}|{spec.task}|{training.settings.batch_size}"
         try:
             part = cache.frame(key, partial(_count, training, tell))
         except (UserError, RuntimeError, ValueError) as error:
-            notes.append(f"Operations of {what} are not counted: {str(error).splitlines()[0]}")
+            notes.append(f"Operations of {' on '.join(labels)} are not counted: {str(error).splitlines()[0]}")
             continue
-        parts.append(part.assign(method=training.method.label, dataset=training.dataset.label))
+        parts.append(part.assign(method=labels[0], dataset=labels[1]))
     return pd.concat(parts, ignore_index=True) if parts else None
 
 
+def _countable(store: Store, grid: Any, notes: list[str]) -> "Iterator[Training]":
+    """The trainings of the latest grid on the data sets that this machine has; a sentence on each of the others."""
+    from bench.grid_file import parse_grid
+    from bench.plan import describe_datasets, make_plan
+    from bench.problems import Problems
+
+    if grid is None:
+        return
+    try:
+        asked = parse_grid(store.text(grid.info.run_id, "grid.yaml"))
+        there = {dataset.label for dataset in describe_datasets(asked, Problems(asked.file))}
+        lacking = [own for own in asked.asked_datasets if own.label not in there]
+        if lacking:
+            names = ", ".join(dict.fromkeys(own.name for own in lacking))
+            notes.append(
+                f"Operations are not counted on {names}: not prepared on this machine, or not where BENCH_DATA says; "
+                "see: bench data ls."
+            )
+        if there:
+            yield from make_plan(
+                replace(asked, asked_datasets=tuple(own for own in asked.asked_datasets if own.label in there))
+            ).trainings
+    except UserError as error:
+        told = str(error).splitlines()[0].rstrip(".")
+        notes.append(f"Operations are not counted, for the grid cannot be planned on this machine: {told}.")
+
+
 def _count(training: "Training", tell: Any) -> "pd.DataFrame":
-    """The counts of one method on one data set, of random data in its shapes; times, which vary, are left empty."""
+    """The counts of one method on one data set, of random data in its shapes; nothing is measured."""
     import numpy as np
     import pandas as pd
     import torch
 
     from bench.cost import count_cost
-    from bench.trainer import build, resident, subset_masks
+    from bench.evaluation import resident, subset_masks
+    from bench.trainer import build
     from datasets.base import Part
     from datasets.seeds import generator
 
@@ -349,8 +406,5 @@ def _count(training: "Training", tell: Any) -> "pd.DataFrame":
     inputs = {name: rng.standard_normal((n, *shape), dtype=np.float32) for name, shape in spec.modalities.items()}
     data = resident(Part(inputs, spec.task.random_target(n, rng)), "cpu")
     full = {spec.full: subset_masks(spec, [spec.full], "cpu")[0]}
-    cost = count_cost(build(training, spec), data.batch(torch.arange(n)), full, runs=1)
-    rows = pd.DataFrame(cost.rows(dataset="", method=""))
-    for name in ("inference_latency_ms", "step_latency_ms"):
-        rows[name] = float("nan")
-    return rows
+    cost = count_cost(build(training, spec), data.batch(torch.arange(n)), full, runs=0)
+    return pd.DataFrame(cost.rows(dataset="", method=""))

@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis.figures import Style, render
 from analysis.files import Cache
+from analysis.paper_tables import Origins
 from analysis.tables import LATEX_ROWS, LATEX_SIZES, LATEX_WIDTH, MISSING, escape_latex, no_formula
 from datasets.errors import UserError
 
@@ -98,8 +99,8 @@ class Inputs:
     notes: tuple[str, ...] = ()
     """What a reader must know first."""
     context: Mapping[str, object] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
-    """Our label of a data set -> its id, where they differ."""
+    origins: Origins = field(default_factory=Origins)
+    """What the frame does not say of its trainings, for the papers' tables."""
     failures: tuple[str, ...] = ()
     """Trainings that failed, a sentence each."""
     kept: tuple[KeptGroup, ...] = ()
@@ -136,6 +137,8 @@ class Grid:
     notes: tuple[str, ...] = ()
     latex: str = ""
     """Written by who knows the layout better; empty: as `grid_latex` writes it."""
+    shown: bool = True
+    """Whether the page shows it; otherwise it links to the files alone."""
 
     def heading(self) -> list[list[tuple[str, int]]]:
         """The lines of the heading of the columns after the stubs, each as (text, columns it spans)."""
@@ -254,6 +257,7 @@ def picture(
     def both() -> bytes:
         figure = draw()
         png = render(figure, "png")
+        figure.set_layout_engine("none")  # everything has its place: it need not be found again
         return len(png).to_bytes(8, "big") + png + render(figure, "svg")
 
     packed = inputs.cache.bytes(f"figure|{name}|{key}", both)

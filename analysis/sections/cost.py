@@ -95,8 +95,9 @@ def measured_counts(inputs: Inputs) -> pd.DataFrame:
     long = full.melt(["dataset", "method", "modalities"], list(names), "metric", "value")
     inside = long["method"].str.partition("[")[2].str.removesuffix("]")
     return pd.DataFrame({
-        "dataset": long["dataset"].replace(dict(inputs.names)), "label_ratio": np.nan, "modalities": long["modalities"],
+        "dataset": long["dataset"].map(inputs.origins.name), "label_ratio": np.nan, "modalities": long["modalities"],
         "method": long["method"].map(base_method), "variant": inside.where(inside != "", "default"),
-        "metric": long["metric"].map(names), "protocol": "", "sigma": np.nan, "mask_p": np.nan, "train_dataset": "",
-        "reference_modalities": "", "seed": 0, "value": long["value"].astype(float), "higher_is_better": False,
+        "metric": long["metric"].map(names), "protocol": "", "sigma": np.nan, "mask_p": np.nan,
+        "train_dataset": long["dataset"].map(inputs.origins.trained_on), "reference_modalities": "", "seed": 0,
+        "value": long["value"].astype(float), "higher_is_better": False, "source": long["dataset"], "run_id": "",
     })[MEASURED]  # fmt: skip

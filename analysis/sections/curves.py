@@ -3,10 +3,19 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from analysis.curves import Drawing, draw_corruptions, draw_label_ratios, draw_sensitivity, draw_training, find_sweeps
+from analysis.curves import (
+    Drawing,
+    draw_corruptions,
+    draw_label_ratios,
+    draw_sensitivity,
+    draw_sizes,
+    draw_training,
+    find_sweeps,
+)
 from analysis.files import frame_key
 from analysis.sections.base import Block, Head, Inputs, Picture, Say, Section, attempt, picture
 from analysis.sections.results import file_name
+from analysis.subset_means import means_by_number
 from analysis.tables import percent
 
 
@@ -28,11 +37,14 @@ Make = Callable[[], Drawing]
 
 
 def _drawings(inputs: Inputs, dataset: str) -> Iterator[tuple[str, Make]]:
-    """What is tried, by name."""
+    """What is tried, by name; training curves at the smallest label ratio, for each figure of them takes seconds."""
     summary, checkpoint, styles = inputs.summary, inputs.checkpoint, inputs.styles
     part = summary[summary["dataset"] == dataset]
     ratios = [float(ratio) for ratio in part["label_ratio"].unique()]
     yield f"{dataset}: metric against label ratio", lambda: draw_label_ratios(summary, dataset, checkpoint, styles)
+    if (part["corruption"] == "").any() and part["n_modalities"].max() > 2:
+        means = means_by_number(inputs.frame, dataset, checkpoint)
+        yield f"{dataset}: metric against number of modalities", partial(draw_sizes, means, dataset, checkpoint, styles)
     for ratio in ratios if (part["corruption"] != "").any() else []:
         yield (
             f"{dataset}: metric against corruption, {percent(ratio)} of the labels",
@@ -45,12 +57,12 @@ def _drawings(inputs: Inputs, dataset: str) -> Iterator[tuple[str, Make]]:
             partial(draw_sensitivity, summary, dataset, sweep, checkpoint),
         )
     curves = inputs.curves
-    if curves is not None and not curves.empty:
-        for ratio in sorted(curves.loc[curves["dataset"] == dataset, "label_ratio"].unique()):
-            yield (
-                f"{dataset}: training by epoch, {percent(ratio)} of the labels",
-                partial(draw_training, curves, dataset, float(ratio), styles),
-            )
+    if curves is not None and (curves["dataset"] == dataset).any():
+        ratio = float(curves.loc[curves["dataset"] == dataset, "label_ratio"].min())
+        yield (
+            f"{dataset}: training by epoch, {percent(ratio)} of the labels",
+            partial(draw_training, curves, dataset, ratio, styles),
+        )
 
 
 def _drawn(inputs: Inputs, what: str, make: Make, without: list[str]) -> Iterator[Block]:

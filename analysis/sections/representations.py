@@ -39,6 +39,7 @@ from analysis.sections.base import (
     picture,
 )
 from analysis.sections.results import file_name
+from analysis.sections.weights import fusion_weights
 from analysis.tables import percent
 
 MAX_SAMPLES = 400
@@ -59,7 +60,7 @@ def thinned(arrays: Mapping[str, NDArray[Any]], full: str) -> dict[str, NDArray[
         arrays: named as the tracking store keeps them.
         full: the data set's full modality subset, whose representations are read.
     """
-    found = {name: x for name, x in arrays.items() if name.startswith("pseudo/")}
+    found = {name: x for name, x in arrays.items() if name.startswith(("pseudo/", "weight/"))}
     groups = arrays.get("group")
     if groups is None:
         return found
@@ -73,9 +74,10 @@ def thinned(arrays: Mapping[str, NDArray[Any]], full: str) -> dict[str, NDArray[
 
 @dataclass
 class Analysed:
-    """What the kept arrays gave: blocks of three sections, and numbers for the papers' tables."""
+    """What the kept arrays gave: blocks of four sections, and numbers for the papers' tables."""
 
     representations: list[Block] = field(default_factory=list)
+    weights: list[Block] = field(default_factory=list)
     pseudo_labels: list[Block] = field(default_factory=list)
     proximity: list[Block] = field(default_factory=list)
     measured: list[pd.DataFrame] = field(default_factory=list)
@@ -84,6 +86,8 @@ class Analysed:
     def sections(self) -> Iterator[Section]:
         if self.representations:
             yield Section("representations", "Representations", (Say(_HOW), *self.representations))
+        if self.weights:
+            yield Section("weights", "Fusion weights under corruption (RAML, Figure 5)", (Say(_WEIGHTS), *self.weights))
         if self.pseudo_labels:
             yield Section("pseudo-labels", "Pseudo-labels (Robult, Figure 9)", (Say(_PSEUDO), *self.pseudo_labels))
         if self.proximity:
@@ -93,6 +97,10 @@ class Analysed:
 _HOW = (
     "Representations of test samples with all modalities: s of all together, z of each modality. One seed a method, "
     f"the lowest that kept arrays; at most {MAX_SAMPLES} samples, the same for all methods."
+)
+_WEIGHTS = (
+    "The share of each modality in every feature of the fused representation, mean over the test split, as inputs are "
+    "corrupted more and more: a method that adapts takes weight from what is corrupted. One seed a method."
 )
 _PSEUDO = (
     "Training batches of one epoch: the class that a pair counts a sample as, against the label that was held back; "
@@ -131,6 +139,7 @@ def _analyse(inputs: Inputs, tell: Callable[[str], None], found: Analysed) -> No
         kept = sorted(kept, key=lambda one: order[one.method])
         title = f"{group.dataset}, {percent(group.label_ratio)} of the labels"
         found.representations += _with_head(title, _representations(inputs, group, kept, found))
+        found.weights += _with_head(title, fusion_weights(inputs, kept))
         found.pseudo_labels += _with_head(title, _pseudo_labels(inputs, kept))
         found.proximity += _with_head(title, _proximity(inputs, kept))
 
@@ -254,12 +263,14 @@ def _measured(
     if methods.empty:
         return pd.DataFrame(columns=MEASURED)
     seeds = {one.method: one.seed for one in able}
+    runs = {one.method: one.run_id for one in able}
     inside = methods.str.partition("[")[2].str.removesuffix("]")
     return pd.DataFrame({
-        "dataset": inputs.names.get(group.dataset, group.dataset), "label_ratio": group.label_ratio,
+        "dataset": inputs.origins.name(group.dataset), "label_ratio": group.label_ratio,
         "modalities": modalities, "method": methods.map(base_method), "variant": inside.where(inside != "", "default"),
-        "metric": metric, "protocol": "", "sigma": np.nan, "mask_p": np.nan, "train_dataset": "",
-        "reference_modalities": reference, "seed": methods.map(seeds), "value": values, "higher_is_better": True,
+        "metric": metric, "protocol": "", "sigma": np.nan, "mask_p": np.nan, "reference_modalities": reference,
+        "train_dataset": inputs.origins.trained_on(group.dataset), "seed": methods.map(seeds), "value": values,
+        "higher_is_better": True, "source": group.dataset, "run_id": methods.map(runs),
     })[MEASURED]  # fmt: skip
 
 

@@ -3,17 +3,23 @@
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pandas as pd
 
 from analysis.figures import draw, panels
 from analysis.files import frame_key
 from analysis.results import TIE
-from analysis.sections.base import Block, Grid, Head, Inputs, Picture, Say, Section, Value, picture
+from analysis.sections.base import Block, Grid, Head, Inputs, Picture, Say, Section, Value, Views, picture
+from analysis.subset_means import has_many_subsets, summary_by_size
 from analysis.tables import Row, Table, make_tables, to_latex
 
-MOST_NUMBERS = 30_000
-"""Numbers of all tables on the page; of more, those of the primary metrics are shown and the others are files."""
+MOST_ROWS = 250
+"""Rows of a table on the page; a longer one is a file."""
+
+
+Cells = Mapping[tuple[str, float, str, str], str]
+"""(data set, label ratio, what is tested, method) -> the address of its runs."""
 
 
 def results_section(inputs: Inputs) -> Section:
@@ -24,8 +30,26 @@ def results_section(inputs: Inputs) -> Section:
     for dataset in dict.fromkeys(table.dataset for table in tables):
         own = [table for table in tables if table.dataset == dataset]
         blocks += [Head(dataset), _bars(inputs, own[0])]
-        blocks += [result_grid(table, links) for table in own]
+        many = has_many_subsets(inputs.summary, dataset)
+        blocks += _in_few_rows(inputs, own, links) if many else [result_grid(table, links) for table in own]
     return Section("results", "Results by data set", tuple(blocks))
+
+
+def _in_few_rows(inputs: Inputs, tables: list[Table], links: Cells) -> Iterator[Block]:
+    """Of many modality subsets the means by size, and every subset of the primary metric; of the others as files."""
+    dataset, methods = tables[0].dataset, tables[0].methods
+    few = make_tables(summary_by_size(inputs.frame, dataset, inputs.checkpoint, methods), inputs.checkpoint)
+    for short, whole in zip(few, tables, strict=True):
+        note = "Means over modality subsets are taken seed by seed, then over seeds."
+        by_size = replace(result_grid(short, links), notes=(*short.notes, note))
+        every = result_grid(whole, links)
+        every = replace(every, caption=f"{every.caption}, every modality subset")
+        if whole.primary and len(every.rows) <= MOST_ROWS:
+            views = (("By number of modalities", (by_size,)), ("Every modality subset", (every,)))
+            yield Views(f"{whole.dataset}: {whole.metric}", views)
+        else:
+            yield by_size
+            yield replace(every, shown=False)
 
 
 def hidden_subsets(inputs: Inputs) -> Iterator[str]:
@@ -62,9 +86,6 @@ def figure_name(dataset: str) -> str:
 
 
 # ---- links ------------------------------------------------------------------------------------------------
-
-Cells = Mapping[tuple[str, float, str, str], str]
-"""(data set, label ratio, what is tested, method) -> the address of its runs."""
 
 
 def run_links(inputs: Inputs) -> Cells:

@@ -18,6 +18,7 @@ from analysis.paper_tables import (
     MEASURED,
     OUR_METRICS,
     PAPER_TABLES,
+    Origins,
     PaperTable,
     agreement,
     agreement_told,
@@ -132,7 +133,7 @@ def test_the_printed_numbers_measured_again_agree_everywhere(table: PaperTable) 
 
 @pytest.mark.parametrize("table", PAPER_TABLES, ids=NAMES)
 def test_nothing_measured_is_shown_as_missing_and_not_dropped(table: PaperTable) -> None:
-    cells = fill(table, measured(sentiment({"text": {"gmc": (0.5,)}}), "last", {"cmu_mosi": "elsewhere"}))
+    cells = fill(table, measured(sentiment({"text": {"gmc": (0.5,)}}), "last", Origins({"cmu_mosi": "elsewhere"})))
     assert len(cells) == len(layout(table))
     assert (cells["n_seeds"] == 0).all()
     assert cells["mean"].isna().all()
@@ -299,7 +300,7 @@ def five() -> pd.DataFrame:
         for method, seeds in methods.items()
         for seed, value in enumerate(seeds)
     ])  # fmt: skip
-    return fill(paper_table("raml", "V"), measured(frame, "last", {"food": "food101"}))
+    return fill(paper_table("raml", "V"), measured(frame, "last", Origins({"food": "food101"})))
 
 
 def test_golden_markdown() -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.files import Cache
+from analysis.files import MANIFEST, Cache
+from analysis.paper_tables import Origins
 from analysis.report import Sources, settle, write_report
 from analysis.results import summarise
 from analysis.sections.base import Kept, KeptGroup, Links
@@ -63,7 +64,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report that tests only read."""
     folder = tmp_path_factory.mktemp("whole") / "new" / "report"
     written = write_report(realistic(), folder, title="quickstart", checkpoint="last", context=CONTEXT)
-    assert {path for path in folder.rglob("*") if path.is_file()} == set(written)
+    assert {path for path in folder.rglob("*") if path.is_file()} == {*written, folder / MANIFEST}
     assert len(written) == len(set(written))
     assert written[-1].name == "index.html"  # when it is there, so is what it links to
     return folder
@@ -207,7 +208,7 @@ def test_papers_tables_appear_for_data_sets_of_theirs_in_three_views(tmp_path: P
     sets = {"my mosi": (("text", "audio", "vision"), {"mae": False, "acc": True})}
     frame = realistic(("robult", "gmc", "unimodal", "constant"), sets=sets, ratios=(0.05,))
     links = Links("http://127.0.0.1:5000", "7")
-    write(frame, tmp_path, sources=Sources(names={"my mosi": "cmu_mosi"}, links=links))
+    write(frame, tmp_path, sources=Sources(origins=Origins({"my mosi": "cmu_mosi"}), links=links))
     text = (tmp_path / "index.html").read_text()
     assert "Robult, Table 1: " in text
     assert "Robult, Table 7: " not in text  # half of the labels
@@ -229,6 +230,32 @@ def test_the_latex_report_compiles(tmp_path: Path) -> None:
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+
+
+def test_files_whose_names_are_gone_go_and_foreign_ones_stay(tmp_path: Path) -> None:
+    other = toy().assign(dataset="vanished")
+    write(pd.concat([toy(), other], ignore_index=True), tmp_path)
+    (tmp_path / "mine.txt").write_text("not the report's")
+    (tmp_path / "figure-mine.png").write_text("not the report's")
+    gone = {path.relative_to(tmp_path) for path in tmp_path.rglob("*vanished*")}
+    assert Path("figure-vanished.png") in gone
+    assert Path("tables/results-vanished-acc.csv") in gone
+    write(toy(), tmp_path)
+    assert not list(tmp_path.rglob("*vanished*"))
+    assert (tmp_path / "mine.txt").exists()
+    assert (tmp_path / "figure-mine.png").exists()
+    assert (tmp_path / "figure-toy.png").exists()
+
+
+@pytest.mark.parametrize("listed", ["", "{", "[1, 2]", '{"a": 1}', '["../outside.txt", "tables/../../outside.txt"]'])
+def test_a_list_of_files_that_was_tampered_with_removes_nothing_outside(listed: str, tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside.txt", tmp_path / "report"
+    outside.write_text("kept")
+    write(toy(), folder)
+    (folder / MANIFEST).write_text(listed)
+    write(toy(), folder)
+    assert outside.read_text() == "kept"
+    assert (folder / "index.html").exists()
 
 
 # ---- what it tells ----------------------------------------------------------------------------------------
@@ -270,6 +297,14 @@ def test_each_case_is_told_and_the_report_still_made(frame: pd.DataFrame, told: 
     assert any(told in note for note in notes), notes
     assert (tmp_path / "index.html").exists()
     assert list(tmp_path.glob("figure-*.png"))
+
+
+def test_a_method_without_any_result_on_a_data_set_is_told_in_one_word(tmp_path: Path) -> None:
+    frame = pd.concat([toy(), toy().assign(dataset="other")], ignore_index=True)
+    frame = frame[(frame["dataset"] == "toy") | (frame["method"] != "gmc")]
+    notes = write(frame, tmp_path)
+    assert "No finished result at all (—): gmc on other." in notes
+    assert "1 of 15 cells has no finished result (—): gmc on toy 5% b." in notes
 
 
 # ---- bad input --------------------------------------------------------------------------------------------
@@ -430,6 +465,82 @@ def test_a_write_that_fails_leaves_the_earlier_report_whole(tmp_path: Path, monk
     with pytest.raises(UserError, match="No space left on device"):
         write(toy().assign(value=0.5), tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+# ---- folds, weights, rankings -----------------------------------------------------------------------------
+
+
+def test_folds_are_one_data_set_on_the_page_and_apart_in_the_results(tmp_path: Path) -> None:
+    rows = [
+        result(method, subset, seed, value + 0.1 * fold, dataset=f"iemocap[fold={fold}]", ratio=1.0)
+        for method, value in (("raml", 0.5), ("constant", 0.25))
+        for subset in ("a", "a+b")
+        for fold in (1, 2)
+        for seed in (0, 1)
+    ]
+    notes = write(frame_of(rows), tmp_path)
+    assert notes[0] == (
+        "The 2 folds of iemocap are shown as one data set: each fold with each seed counts as a seed, so that means "
+        "and deviations are over folds x seeds."
+    )
+    text = (tmp_path / "index.html").read_text()
+    assert "iemocap: acc ↑" in text
+    assert "over n = 4 seeds" in text
+    assert "0.650 ± 0.058" in text  # of .6 .6 .7 .7
+    assert "fold=" not in (tmp_path / "summary.csv").read_text()
+    single = pd.read_csv(tmp_path / "results.csv")
+    assert set(single["dataset"]) == {"iemocap[fold=1]", "iemocap[fold=2]"}
+    assert set(single["seed"]) == {0, 1}
+
+
+def weighted(method: str, width: int = 8) -> Kept:
+    """Fusion weights that move from `a` to `b` as `a` gets noisier."""
+    arrays = {}
+    for level, mean in ((0, 0.5), (0.5, 0.3), (1.0, 0.1)):
+        share = np.linspace(-0.05, 0.05, width) + mean
+        condition = f"a+b@gaussian(a)={level:g}" if level else "a+b"
+        arrays |= {
+            f"weight/{condition}/a": share,
+            f"weight/{condition}/b": 1 - share,
+            f"weight/a@x(a)={level}/a": share,
+        }
+    return Kept("toy", 0.05, method, 0, f"run-{method}", "a+b", {**arrays, "group": np.arange(3)})
+
+
+def test_kept_weights_are_drawn_by_level_and_width(tmp_path: Path) -> None:
+    members = [weighted("raml"), weighted("raml[weight_fixed]"), weighted("raml[latent=4]", 4)]
+    written = write_report(
+        toy(), tmp_path, title="q", checkpoint="last", context={}, sources=Sources(kept=[group_of(members)])
+    )
+    words = Page((tmp_path / "index.html").read_text()).words
+    assert "Fusion weights under corruption (RAML, Figure 5)" in words
+    assert len(list(tmp_path.glob("weights-*.png"))) == 2  # a figure a width
+    assert written.problems == []
+
+
+def test_weights_of_clean_inputs_alone_say_what_is_missing(tmp_path: Path) -> None:
+    one = weighted("raml")
+    clean = {name: x for name, x in one.arrays.items() if "@" not in name}
+    sources = Sources(kept=[group_of([Kept("toy", 0.05, "raml", 0, "run", "a+b", clean)])])
+    write_report(toy(), tmp_path, title="q", checkpoint="last", context={}, sources=sources)
+    assert "weights were kept of clean inputs alone" in (tmp_path / "index.html").read_text()
+
+
+def test_each_post_hoc_test_has_a_diagram_and_more_seeds_are_told(tmp_path: Path) -> None:
+    sets = {f"set{at}": (("a", "b"), {"acc": True}) for at in range(3)}
+    frame = realistic(("robult", "gmc", "raml", "tate", "constant"), sets=sets, ratios=(0.05,))
+    write(frame[(frame["method"] != "tate") | (frame["dataset"] != "set0")], tmp_path)
+    for test in ("nemenyi", "conover-holm", "wilcoxon-holm"):
+        assert (tmp_path / f"ranking-primary-datasets-{test}.svg").exists()
+    words = Page((tmp_path / "index.html").read_text()).words
+    assert "Seeds with which another run of the grid would rank methods the same" in words
+    assert "Data sets with which Nemenyi's test would separate each pair" in words
+    assert "Left out for having no result on some data set: tate." in (tmp_path / "report.md").read_text()
+    with (tmp_path / "tables" / "ranking-data-sets-with-which-nemenyi-s-test-would-separate-e.csv").open() as file:
+        needed = list(csv.DictReader(file))
+    assert len(needed) == 3
+    assert all(float(row["data sets now"]) == 3 for row in needed)
+    assert all(row["data sets needed"] == "over 208" or float(row["data sets needed"]) >= 2 for row in needed)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Costs: closed forms, what fused kernels would hide, and that measuring leaves no trace."""
 
+import math
 from typing import Any
 
 import pytest
@@ -185,6 +186,18 @@ def test_measuring_leaves_no_trace() -> None:
     assert first.step is not None
     assert second.step is not None
     assert (first.step.flops, first.step.peak_bytes) == (second.step.flops, second.step.peak_bytes)
+
+
+def test_counting_alone_gives_the_same_counts_and_measures_nothing() -> None:
+    method = Robult(SHAPES, Regression(), RobultConfig())
+    counted, measured = (count_cost(method, batch(), subsets(), runs=runs) for runs in (0, 1))
+    assert [one.flops for one in counted.inference] == [one.flops for one in measured.inference]
+    assert [one.used_parameters for one in counted.inference] == [one.used_parameters for one in measured.inference]
+    assert counted.step is not None
+    assert measured.step is not None
+    assert counted.step.flops == measured.step.flops
+    assert math.isnan(counted.step.latency_ms)
+    assert all(math.isnan(one.latency_ms) for one in counted.inference)
 
 
 @pytest.mark.parametrize("name", ["gmc", "actionmae", "unimodal", "constant"])

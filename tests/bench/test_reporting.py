@@ -1,5 +1,6 @@
 """`bench report` on the store of a real run: sections, links, what is missing, watching, and reading many cells."""
 
+import math
 import os
 import re
 import shutil
@@ -7,14 +8,17 @@ import signal
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from bench.reporting import LOCAL_UI, plain_uri, ui_address
+from analysis.files import Cache
+from bench.reporting import LOCAL_UI, _counts, plain_uri, ui_address
 from bench.tracking import Store
 from datasets.errors import UserError
 from tests.bench.run_tools import bench, start, write_grid
+from tests.bench.test_tracking import SUBSETS, finished
 
 GRID = """
 name: kept
@@ -121,6 +125,73 @@ def test_an_experiment_without_cells_has_a_page_that_says_so(tmp_path: Path) -> 
     assert told.returncode == 1
     assert "experiment 'empty' has no finished cell yet; see: bench plan empty." in told.stderr
     assert "There are no finished cells to report yet." in (tmp_path / "reports/empty/index.html").read_text()
+
+
+# ---- results that allow little to be said -------------------------------------------------------------------
+
+
+def stored(folder: Path, name: str, methods: dict[str, list[float]], **tags: str) -> None:
+    """An experiment of digits: method -> accuracy of each seed, the same on every subset."""
+    store = Store(f"sqlite:///{folder}/mlflow.db", name)
+    grid = store.open_grid(name, {}, {}, 10**12)
+    for method, scores in methods.items():
+        for seed, score in enumerate(scores):
+            outcome: dict[str, Any] = finished(f"{name}{method}{seed}".rjust(16, "0"), method=method, seed=seed)
+            outcome["cells"] = {subset: {"last": {"acc": score}} for subset in SUBSETS}
+            outcome["record"]["training_tags"] |= tags
+            store.write(outcome, grid)
+
+
+def test_one_seed_one_method_and_a_metric_that_never_changes_are_told(tmp_path: Path) -> None:
+    stored(tmp_path, "little", {"robult": [0.5]})
+    told = bench("report", "little", "--quick", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    page = (tmp_path / "reports/little/index.html").read_text()
+    for words in (
+        "There is one seed: no standard deviation can be given",
+        "Only one method has results, robult: nothing is ranked.",
+        "acc of digits has the same value, 0.5, in every cell: it ranks nothing.",
+        "The grid has no &#39;constant&#39; method",
+        "A ranking needs clean results of two methods or more",
+    ):
+        assert words in page, words
+        assert words.replace("&#39;", "'") in told.stderr, words
+    assert "digits: acc" in page
+
+
+def test_undefined_cells_and_mixed_protocols_are_told(tmp_path: Path) -> None:
+    stored(tmp_path, "mixed", {"robult": [0.9, 0.8], "gmc": [0.9, 0.9]}, protocol="1")
+    stored(tmp_path, "mixed", {"md": [0.7, 0.6], "tmc": [0.7, math.nan]}, protocol="2")
+    told = bench("report", "mixed", "--quick", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    page = (tmp_path / "reports/mixed/index.html").read_text()
+    for words in (
+        "mixes results of several versions of the protocol (1, 2), which must not be compared: 12 cells of others than "
+        "version 2 are left out.",
+        "acc of digits is undefined (NaN) for at least one seed: tmc in 3 cells.",
+    ):
+        assert words in page, words
+        assert words in told.stderr, words
+    assert "0.650 ± 0.071" in page
+    assert "0.900" not in page
+
+
+def test_an_unprepared_data_set_leaves_out_its_operations_in_one_sentence(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grid whose other data set was prepared on another machine."""
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "none"))
+    store = Store(f"sqlite:///{done}/mlflow.db", "kept", create=False)
+    text = GRID.replace("[digits]", "[digits, handwritten]").replace("[robult, gmc, constant]", "[constant]")
+    monkeypatch.setattr(Store, "text", lambda *_: text)
+    notes: list[str] = []
+    counts = _counts(store, store.latest_grid(), Cache(None), notes, lambda _: None)
+    assert notes == [
+        "Operations are not counted on handwritten: not prepared on this machine, or not where BENCH_DATA says; see: "
+        "bench data ls."
+    ]
+    assert counts is not None
+    assert set(counts["dataset"]) == {"digits"}
 
 
 def test_links_lead_to_the_server_or_to_what_is_asked() -> None:

@@ -1,10 +1,15 @@
-"""The report page, opened as a file in a real headless Chromium: sorting, filters, views, colours, no requests."""
+"""The report page, opened as a file in a real headless Chromium and gone through section by section.
+
+Figures have their place and no text is cut off; tables sort and filter; views and colours switch; nothing is loaded.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -13,8 +18,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from analysis.report import Sources, write_report
-from analysis.sections.base import Links
+from analysis.sections.base import KeptGroup, Links
 from tests.analysis.frames import realistic
+from tests.analysis.test_report import kept, weighted
+from tests.bench.run_tools import bench, write_grid
 from tests.browser.test_mlflow_ui import BROWSER, DRIVER
 
 pytestmark = [
@@ -23,15 +30,48 @@ pytestmark = [
     pytest.mark.skipif(not (DRIVER and BROWSER), reason="needs chromium and chromedriver on PATH"),
 ]
 
-SETS = {"cmu_mosi": (("text", "audio", "vision"), {"mae": False, "acc": True})}
+METHODS = ("robult", "gmc", "raml", "actionmae", "etmc", "unimodal", "constant")
+VIEWS = ("pix", "fou", "fac", "zer", "kar", "mor")
+MOSI = {"cmu_mosi": (("text", "audio", "vision"), {"mae": False, "acc": True})}
+SETS = {
+    "digits": (("upper", "lower"), {"acc": True}), "handwritten": (VIEWS, {"acc": True, "ua": True}),
+    "synthetic": (("m1", "m2"), {"mae": False}),
+}  # fmt: skip
+SECTIONS = ("overview", "results", "curves", "papers", "ranking", "representations", "weights", "cost")
+
+GRID = """
+name: looked-at
+methods: [robult, gmc, raml, unimodal, etmc, concat, constant]
+datasets:
+  - digits
+  - synthetic: {label: views, n_modalities: 6, uniqueness: 0, n_train: 300, n_valid: 100, n_test: 100}
+  - synthetic: {label: pairs, n_modalities: 2, uniqueness: 1, n_train: 300, n_valid: 100, n_test: 100}
+label_ratios: [0.05, 0.5]
+corruptions: [{gaussian: {upper: [0.5, 1.0]}}, {gaussian: {m1: [0.5, 1.0]}}]
+seeds: 2
+train: {epochs: 2}
+save: [embeddings, predictions, pseudo_labels, weights]
+"""
+
+
+def trainings(frame: pd.DataFrame) -> pd.DataFrame:
+    """What each training took."""
+    own = frame.drop_duplicates("training_id")[["dataset", "label_ratio", "method", "seed", "training_id"]]
+    return own.assign(run_id=own["training_id"], **{"cost/train_s": 1.5, "cost/parameters": 1000.0})
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of six methods on sets like digits, handwritten (63 subsets), synthetic, and one of the papers' own."""
     folder = tmp_path_factory.mktemp("report")
-    frame = realistic(sets=SETS)
-    links = Sources(links=Links("http://127.0.0.1:5000", "1"))
-    write_report(frame, folder, title="looked at", checkpoint="last", context={}, sources=links)
+    one_ratio = realistic(METHODS, sets=SETS, ratios=(0.05,), checkpoints=("last",))
+    frame = pd.concat([realistic(METHODS, sets=MOSI, checkpoints=("last",)), one_ratio], ignore_index=True)
+    arrays = [replace(one, dataset="digits") for one in (kept("robult", n=48), weighted("raml"))]
+    sources = Sources(
+        links=Links("http://127.0.0.1:5000", "1"), trainings=trainings(frame),
+        kept=[KeptGroup("digits", 0.05, lambda: (arrays, []))],
+    )  # fmt: skip
+    write_report(frame, folder, title="looked at", checkpoint="last", context={}, sources=sources)
     return folder / "index.html"
 
 
@@ -82,6 +122,72 @@ def press(table: WebElement, heading: str) -> WebElement:
     button = table.find_element(By.XPATH, f".//th[normalize-space(.)='{heading}']/button")
     button.send_keys(Keys.ENTER)
     return button.find_element(By.XPATH, "..")
+
+
+OUTSIDE = """
+const lost = [];
+for (const svg of document.querySelectorAll(".paper svg")) {
+  const frame = svg.getBoundingClientRect();
+  for (const text of svg.querySelectorAll("g[id*='text_']")) {
+    const own = text.getBoundingClientRect();
+    const out = own.left < frame.left - 1 || own.top < frame.top - 1 || own.right > frame.right + 1
+      || own.bottom > frame.bottom + 1;
+    if (own.width && out) lost.push(svg.getAttribute("aria-label").slice(0, 80));
+  }
+}
+return [...new Set(lost)];
+"""
+"""The figures of which a text lies partly outside."""
+
+
+def look_through(browser: webdriver.Chrome, sections: Sequence[str]) -> None:
+    """Every section in order, every view of it, every figure in its place and whole."""
+    assert [h2.get_attribute("id") for h2 in browser.find_elements(By.CSS_SELECTOR, "main h2")] == list(sections)
+    for name in sections:
+        section = browser.find_element(By.XPATH, f"//section[h2[@id='{name}']]")
+        browser.execute_script("arguments[0].scrollIntoView()", section)
+        assert section.is_displayed()
+        for label in section.find_elements(By.CSS_SELECTOR, "fieldset.views > label"):
+            browser.execute_script("arguments[0].click()", label)
+            sizes = browser.execute_script(
+                "return [...arguments[0].querySelectorAll('.paper')].filter(x => x.offsetParent)"
+                ".map(x => [x.firstElementChild.getBoundingClientRect().width, x.clientWidth])", section
+            )  # fmt: skip
+            assert all(0 < width <= room + 1 for width, room in sizes), name
+            assert browser.execute_script(OUTSIDE) == []
+        for table in section.find_elements(By.CSS_SELECTOR, "table"):
+            assert table.find_elements(By.CSS_SELECTOR, "tbody tr"), table.text
+    assert browser.execute_script(OUTSIDE) == []
+
+
+def test_every_section_has_its_figures_whole(browser: webdriver.Chrome) -> None:
+    look_through(browser, SECTIONS)
+
+
+def test_63_subsets_are_few_rows_first_and_all_on_request(browser: webdriver.Chrome) -> None:
+    views = browser.find_element(By.XPATH, "//fieldset[legend='View of handwritten: acc']")
+    few, every = views.find_elements(By.XPATH, "./div//table")
+    assert column(few, 1) == [
+        *VIEWS, "2 of 6, mean of 15", "3 of 6, mean of 20", "4 of 6, mean of 15", "5 of 6, mean of 6",
+        "+".join(VIEWS), "all, mean of 63",
+    ]  # fmt: skip
+    assert few.is_displayed()
+    views.find_element(By.XPATH, "./label[2]").click()
+    assert every.is_displayed()
+    assert not few.is_displayed()
+    assert len(column(every, 1)) == 63
+    assert browser.find_elements(By.XPATH, "//p[contains(., 'handwritten: ua')]/a[contains(@href, '.csv')]")
+
+
+@pytest.mark.slow
+def test_the_report_of_a_real_grid_is_looked_through(chromium: webdriver.Chrome, tmp_path: Path) -> None:
+    write_grid(tmp_path, GRID)
+    for words in (("run", "grid.yaml"), ("report", "looked-at")):
+        told = bench(*words, cwd=tmp_path, timeout=900)
+        assert told.returncode == 0, told.stderr
+    chromium.get((tmp_path / "reports/looked-at/index.html").as_uri())
+    kinds = [name for name in (*SECTIONS, "pseudo-labels", "proximity") if name not in ("papers", "cost")]
+    look_through(chromium, [*kinds, "cost"])
 
 
 def test_a_heading_sorts_up_down_and_back(browser: webdriver.Chrome) -> None:
