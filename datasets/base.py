@@ -110,6 +110,8 @@ class DataSet(ABC):
     def prepare(cls, source: Path, store: Path) -> str | None:
         """Turn the raw file people have into a verified store; data sets that need no file refuse.
 
+        One whose raw files have samples in several splits takes a third argument, `overlap` (`overlap.Overlap`).
+
         Returns:
             What to tell the person where the store is not yet what `spec` describes; None: the spec says it all.
 
