@@ -161,7 +161,7 @@ def read_yaml(folder: Path) -> Described:
     if not path.is_file():
         raise DataError(f"{folder} has no {YAML}: it says which files hold the modalities, the target and the split.")
     try:
-        content = yaml.load(read_bytes(path, MAX_YAML_BYTES), Loader=_plain_loader())
+        content = yaml.load(read_bytes(path, MAX_YAML_BYTES), Loader=_plain_loader())  # nosec B506  # a safe loader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""

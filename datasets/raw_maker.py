@@ -4,7 +4,7 @@ Same keys, types, nesting, shapes and kinds of padding as the real files, -inf a
 features are noise with a little of the label in them, so that something can be learnt. N samples, T steps.
 """
 
-import pickle
+import pickle  # nosec B403  # written, never read
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal

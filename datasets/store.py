@@ -494,8 +494,8 @@ def read_card(directory: Path) -> Card:
     version = content.get("format_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise DataError(
-            f"{path} has format version {version}, this suite reads up to {FORMAT_VERSION}: update robult-bench, "
-            f"or prepare the data set again."
+            f"{path} has format version {version}, this suite reads up to {FORMAT_VERSION}: "  # nosec B608  # no SQL
+            f"update robult-bench, or prepare the data set again."
         )
     try:
         card = Card.model_validate(content)

@@ -7,7 +7,7 @@ stack of our own, and the few names an array's pickle needs are recognised by th
 code in this file. Protocols 0 to 5, NumPy 1 and 2, files of Python 2.
 """
 
-import pickletools
+import pickletools  # nosec B403  # splits opcodes, runs none
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
