@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from bench.arrays import What
 from bench.problems import Spot
@@ -81,7 +81,8 @@ class Executor(BaseModel):
         | Annotated[tuple[Annotated[str, AfterValidator(_device)], ...], Field(min_length=1), AfterValidator(_distinct)]
     ) = Field(default="auto", description="auto: every visible GPU, else the CPU")
     slots: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
-        default="auto", description="trainings at once: auto is one a GPU, or one a CPU core"
+        default="auto",
+        description="trainings at once: auto is one a CPU core, or as many a GPU as measured to pay, one on Ray's",
     )
     stack: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         default="auto", description="trainings that a slot trains as one: auto is what pays on its device; 1: none"
@@ -90,6 +91,14 @@ class Executor(BaseModel):
     silence_s: float = Field(
         default=1800.0, ge=10, description="seconds without a step after which a worker counts as hung and is killed"
     )
+
+    @model_validator(mode="after")
+    def _fit_the_kind(self) -> "Executor":
+        if self.kind == "local" and self.address != "auto":
+            raise ValueError("an address is that of a Ray cluster; say kind: ray")
+        if self.kind == "ray" and not isinstance(self.devices, str):
+            raise ValueError("devices of a Ray cluster are auto or cpu; 'slots' says how many trainings share them")
+        return self
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,13 @@ PACKAGES = ("bench", "methods", "datasets", "analysis")
 MAY_IMPORT = {"datasets": set(), "methods": {"datasets"}, "analysis": {"datasets"}, "bench": set(PACKAGES)}
 """Of `datasets`, `analysis` takes the errors alone: it knows no data set and no task."""
 ONLY_IN = {
-    "mlflow": {"bench.tracking.client", "bench.tracking.reading", "bench.tracking.tables", "bench.tracking.writing"},
+    "mlflow": {
+        "bench.tracking.client",
+        "bench.tracking.reading",
+        "bench.tracking.tables",
+        "bench.tracking.timings",
+        "bench.tracking.writing",
+    },
     "pebble": {"bench.executors.local"},
     "optuna": {"bench.search.study"},
     "ray": {"bench.executors.ray"},
