@@ -48,6 +48,7 @@ class Store(Reader):
         with plain_errors(self.uri):
             for run in self._search(f"tags.stage = 'grid' AND tags.grid_digest = '{digest}'"):
                 self._client.update_run(run.info.run_id, status="RUNNING")
+                self._keep_texts(run.info.run_id, files)  # a scheduler that was killed here may have left some out
                 return str(run.info.run_id)
             tags = {"stage": "grid", "grid_digest": digest, **tags}
             run = self._client.create_run(
@@ -57,9 +58,15 @@ class Store(Reader):
             if first.info.run_id != run.info.run_id:  # another machine made one at the same moment
                 self._client.delete_run(run.info.run_id)
                 return str(first.info.run_id)
-            for name, text in files.items():
-                self._client.log_text(run.info.run_id, text, name)
+            self._keep_texts(run.info.run_id, files)
             return str(run.info.run_id)
+
+    def _keep_texts(self, run_id: str, files: Mapping[str, str]) -> None:
+        """Keep text files with a run, those that are not there yet."""
+        there = {file.path for file in self._client.list_artifacts(run_id)}
+        for name, text in files.items():
+            if name not in there:
+                self._client.log_text(run_id, text, name)
 
     def close_run(self, run_id: str, status: str) -> None:
         with plain_errors(self.uri):

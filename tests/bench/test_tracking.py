@@ -218,6 +218,14 @@ def test_the_grid_run_is_found_again(store: Store, grid_run: str) -> None:
     assert latest.data.tags["grid_digest"] == "another"
 
 
+def test_a_grid_run_cut_short_gets_the_files_it_lacks_and_keeps_those_it_has(store: Store) -> None:
+    first = store.open_grid("digest", {}, {"grid.yaml": "name: x\n"}, 10**12)
+    again = store.open_grid("digest", {}, {"grid.yaml": "name: y\n", "environment.json": "{}"}, 10**12)
+    assert again == first
+    assert store.text(first, "grid.yaml") == "name: x\n"
+    assert store.text(first, "environment.json") == "{}"
+
+
 def test_results_are_the_frame_that_analysis_takes(store: Store, grid_run: str) -> None:
     from analysis.results import check_frame
 

@@ -181,6 +181,8 @@ class Arena:
         n_trainings = len({cell[:16] for cell, _ in self.truth})
         expected = [("cell", "FINISHED", n_cells), ("grid", "FINISHED", 1), ("training", "FINISHED", n_trainings)]
         assert states == expected, f"the store holds {states} instead of {expected}"
+        for name in ("grid.yaml", "grid.resolved.yaml", "environment.json"):
+            assert len(list(self.folder.glob(f"mlartifacts/*/*/artifacts/{name}"))) == 1, f"{name} is not kept"
         return n_cells
 
 

@@ -20,10 +20,10 @@ def arena(tmp_path: Path, small_truth: Cells, story: Story) -> Arena:
     """A grid that was killed with many results in the spool."""
     arena = Arena(tmp_path / "grid", SMALL, small_truth, story)
     life = arena.start()
-    assert until(lambda: finished_cells(arena.folder) or life.poll() is not None, 120)
+    assert until(lambda: finished_cells(arena.folder) or life.poll() is not None, 300)
     with sqlite3.connect(arena.folder / "mlflow.db", timeout=60) as holder:
         holder.execute("BEGIN EXCLUSIVE")
-        assert until(lambda: len(spooled(arena.folder)) > N_DAMAGES or life.poll() is not None, 120)
+        assert until(lambda: len(spooled(arena.folder)) > N_DAMAGES or life.poll() is not None, 300)
         life.kill()
         arena.end()
         holder.rollback()
