@@ -320,7 +320,7 @@ def _settle_ids(path: Path, raw: Raw, overlap: Overlap) -> None:
             raw.notes.append(f"{split} has no 'id': whether its samples are in other splits too was not checked.")
     own = {split: list(dict.fromkeys(names)) for split, names in ids.items()}
     if overlap == "drop" and first_overlap(ids):
-        _drop(raw, kept_rows(ids, within=True))
+        _drop(path, raw, kept_rows(ids, within=True))
     elif found := first_overlap(own):
         name, first, second = found
         several = len(set(own[first]) & set(own[second])) - 1
@@ -333,11 +333,13 @@ def _settle_ids(path: Path, raw: Raw, overlap: Overlap) -> None:
         raw.notes.append(f"{repeated:,} samples have the name of another sample of their split.")
 
 
-def _drop(raw: Raw, rows: Mapping[Split, list[int]]) -> None:
+def _drop(path: Path, raw: Raw, rows: Mapping[Split, list[int]]) -> None:
     """Leave each split these rows only."""
     lost = {split: len(part.target) - len(rows[split]) for split, part in raw.splits.items() if part.ids}
     for split in [split for split, count in lost.items() if count]:
         part, kept = raw.splits[split], np.array(rows[split], dtype=np.int64)
+        if not len(kept):
+            raise DataError(f"{path} has every sample of '{split}' in a later split too: --overlap drop leaves none.")
         part.inputs = {name: x.take(kept) for name, x in part.inputs.items()}
         part.target, part.ids = part.target[kept], [(part.ids or [])[row] for row in kept]
         part.classes = None if part.classes is None else part.classes[kept]

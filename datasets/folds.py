@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from datasets.base import SPLITS, DataConfig, DataSpec, Part, Split
+from datasets.errors import DataError
 from datasets.labels import stratified_rank
 
 Rows = Mapping[Split, NDArray[np.int64]]
@@ -42,6 +43,9 @@ def dealt_spec(spec: DataSpec, config: FoldConfig, rows: Rows | None = None) -> 
         spec: of the released splits.
         config: which fold.
         rows: who is in it, where that is not by `stratified_rows`.
+
+    Raises:
+        DataError: there are too few samples for so many folds.
     """
     if config.fold is None:
         return spec
@@ -49,6 +53,8 @@ def dealt_spec(spec: DataSpec, config: FoldConfig, rows: Rows | None = None) -> 
         part = _parts(np.arange(sum(spec.sizes.values())), config.folds)
         rows = _splits(part, config.fold, config.folds)
     sizes: dict[Split, int] = {split: len(rows[split]) for split in SPLITS}
+    if not all(sizes.values()):
+        raise DataError(f"data set '{spec.name}' is too small for {config.folds} folds: fold {config.fold} is empty.")
     return replace(spec, sizes=sizes, fingerprint=f"{spec.fingerprint}-fold={config.fold}of{config.folds}")
 
 

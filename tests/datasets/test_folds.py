@@ -171,6 +171,11 @@ def test_without_names_of_samples_the_folds_of_videos_are_refused(tmp_path, monk
         CmuMosi(AffectConfig(fold=1)).spec()
 
 
+def test_too_many_folds_are_refused():
+    with pytest.raises(DataError, match="'synthetic' is too small for 40 folds"):
+        Synthetic(SyntheticConfig(n_train=10, n_valid=4, n_test=4, fold=3, folds=40)).spec()
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [

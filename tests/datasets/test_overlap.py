@@ -80,6 +80,14 @@ def test_overlap_of_a_pickle_is_dropped_from_the_earlier_split(tmp_path, pickled
     assert verify_store(tmp_path / "cmu_mosi") == []
 
 
+def test_a_split_that_would_be_empty_is_refused(tmp_path, pickled):
+    path, content = pickled
+    content["valid"]["id"] = content["test"]["id"]
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(DataError, match="has every sample of 'valid' in a later split too"):
+        CmuMosi.prepare(path, tmp_path / "cmu_mosi", "drop")
+
+
 def test_overlap_of_a_pickle_may_be_kept_and_a_change_of_mind_is_noticed(tmp_path, pickled):
     CmuMosi.prepare(pickled[0], tmp_path / "cmu_mosi", "keep")
     stored = read_all(tmp_path / "cmu_mosi")
