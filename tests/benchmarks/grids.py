@@ -1,0 +1,152 @@
+"""Items b and c, start-up and planning: whole commands, against processes without scheduler and tracking.
+
+Baselines, measured in the same run: an empty Python for start-up, the bare training loops (same trainings, same
+processes, no scheduler, no tracking) for overhead, one slot for two.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.bench.run_tools import bench, query, write_grid
+from tests.benchmarks.measure import Row, at_least, at_most
+
+SHORT = """
+name: short
+methods: [robult, gmc, unimodal, constant]
+datasets: [digits, synthetic]
+label_ratios: [0.05, 0.5]
+seeds: 2
+train: {epochs: 20}
+"""
+
+LARGE = """
+name: large
+methods: [{robult: {tau: [0.1, 0.2, 0.3, 0.4, 0.5]}}, {gmc: {tau: [0.1, 0.2, 0.3, 0.4, 0.5]}}]
+datasets: [synthetic, {synthetic: {redundancy: 2, label: more}}]
+label_ratios: [0.05, 0.1, 0.2, 0.5, 1.0]
+seeds: 143
+"""
+
+PAIRS = 2
+"""Paired runs of whole commands."""
+
+
+def timed(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+# ---- start-up ---------------------------------------------------------------------------------------------
+
+
+def startup() -> Iterator[Row]:
+    """startup: an answer from the command line, against an empty Python."""
+
+    def python() -> float:
+        return timed(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True))
+
+    def help_() -> float:
+        words = [sys.executable, "-m", "bench", "--help"]
+        return timed(lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL))
+
+    pairs = [(help_(), python()) for _ in range(9)]
+    took, empty = (statistics.median(times) for times in zip(*pairs, strict=True))
+    yield Row("startup", "bench --help", took, "s", *at_most(took, 0.4, "s"), f"an empty Python: {empty:.2f} s")
+
+
+def large_grid() -> Iterator[Row]:
+    """plan: 100,000 cells read, checked and described, imports included."""
+    code = (
+        "import sys, time, resource; t = time.perf_counter();"
+        "from bench.grid_file import load_grid; from bench.plan import make_plan, describe;"
+        "p = make_plan(load_grid(sys.argv[1])); describe(p, frozenset());"
+        "print(time.perf_counter() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, p.n_cells)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_grid(Path(folder), LARGE)
+        out = [
+            subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True).stdout
+            for _ in range(3)
+        ]
+    figures = [tuple(map(float, text.split())) for text in out]
+    seconds, mib, cells = (statistics.median(values) for values in zip(*figures, strict=True))
+    yield Row("plan", f"validate and plan {cells:,.0f} cells", seconds, "s", *at_most(seconds, 5, "s"))
+    yield Row("plan", "  memory", mib, "MiB", *at_most(mib, 500, "MiB"))
+
+
+# ---- running ----------------------------------------------------------------------------------------------
+
+
+def bare_seconds(grid: str, n_parts: int) -> float:
+    """Wall time of the bare loops of a grid in `n_parts` processes, from the first step to the last, shared evenly.
+
+    The mean end, not the last: how well a fixed deal of trainings happens to balance is no merit of a scheduler.
+    """
+    words = [sys.executable, "-m", "tests.benchmarks.bare", grid]
+    processes = [
+        subprocess.Popen([*words, str(part), str(n_parts)], stdout=subprocess.PIPE, text=True, env=one_thread())
+        for part in range(n_parts)
+    ]
+    told = [process.communicate()[0].split() for process in processes]
+    return statistics.mean(float(end) - float(start) for start, end in told)
+
+
+def one_thread() -> dict[str, str]:
+    return dict(os.environ) | {"OMP_NUM_THREADS": "1"}
+
+
+def run_seconds(grid: str, **executor: int) -> tuple[float, float, float]:
+    """Seconds of a whole `bench run` in an empty folder, until its first epoch was logged, and from there on.
+
+    Args:
+        executor: its settings, such as `slots`, for a grid that is a file.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if executor:
+            listed = ", ".join(f"{key}: {value}" for key, value in executor.items())
+            grid = str(write_grid(folder, Path(grid).read_text() + f"executor: {{devices: cpu, {listed}}}\n"))
+        started = time.time()
+        done = bench("run", grid, cwd=folder, timeout=1800)
+        ended = time.time()
+        assert done.returncode == 0, done.stderr
+        first = float(str(query(folder, "SELECT MIN(timestamp) FROM metrics WHERE key = 'train/loss'")[0][0])) / 1000
+    return ended - started, first - started, ended - first
+
+
+def overhead() -> Iterator[Row]:
+    """c: what scheduling and tracking add to the bare training loops of the quickstart."""
+    found = []
+    for _ in range(PAIRS):
+        bare = bare_seconds("quickstart", 2)
+        wall, first, rest = run_seconds("quickstart")
+        found.append((rest / bare - 1, wall / bare - 1, bare, wall, first))
+    added, with_start, bare, wall, first = (statistics.median(values) for values in zip(*found, strict=True))
+    told = f"the bare loops of the same trainings in two processes {bare:.0f} s"
+    yield Row(
+        "c", "scheduling and tracking of the quickstart add", 100 * added, "%", *at_most(100 * added, 3, "%"), told
+    )
+    yield Row("c", "  with start-up and the store's creation", 100 * with_start, "%")
+    yield Row("c", "bench run quickstart, whole command", wall, "s", *at_most(wall, 120, "s"))
+    yield Row("c", "from the command to the end of the first epoch", first, "s", *at_most(first, 6, "s"))
+
+
+def slots() -> Iterator[Row]:
+    """b: trainings an hour with one and two slots, stacks on and off, from the first epoch on."""
+    with tempfile.TemporaryDirectory() as folder:
+        grid = str(write_grid(Path(folder), SHORT))
+        ways = ({"slots": 1, "stack": 1}, {"slots": 2, "stack": 1}, {"slots": 1, "stack": 8}, {"slots": 2, "stack": 8})
+        runs = [[run_seconds(grid, **way)[2] for way in ways] for _ in range(PAIRS)]
+    one, two, one_stacked, two_stacked = (statistics.median(times) for times in zip(*runs, strict=True))
+    told = f"{one:.1f} s, {two:.1f} s"
+    yield Row("b", "throughput of two slots against one", one / two, "x", *at_least(one / two, 1.8), told)
+    told = f"{one:.1f} s, {one_stacked:.1f} s; two slots {two:.1f} s, {two_stacked:.1f} s"
+    yield Row("b", "throughput with stacks of 8 against without, one slot", one / one_stacked, "x", told=told)
+    yield Row("b", "  two slots", two / two_stacked, "x")
