@@ -36,7 +36,7 @@ def start(*words: str, cwd: Path, login: dict[str, str] | None = None, **more: s
     )
 
 
-def end(process: "subprocess.Popen[str]", timeout_s: float = 240) -> tuple[int, str, str]:
+def end(process: "subprocess.Popen[str]", timeout_s: float = 600) -> tuple[int, str, str]:
     """Exit status, standard output and standard error of a process; no traceback in either."""
     try:
         out, err = process.communicate(timeout=timeout_s)
@@ -94,7 +94,7 @@ def statuses(server: Server, experiment: str) -> dict[str, set[str]]:
 
 def wait_for_cells(server: Server, experiment: str, n: int) -> None:
     """Wait until so many results have arrived."""
-    wait_until(lambda: len(cells_of(server, experiment)) >= n, 120, f"fewer than {n} results arrive")
+    wait_until(lambda: len(cells_of(server, experiment)) >= n, 300, f"fewer than {n} results arrive")
 
 
 def _of(sql: str, experiment: str) -> str:

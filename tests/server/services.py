@@ -84,7 +84,7 @@ class Postgres:
             stdout=log, stderr=log, cwd="/", start_new_session=True, **self.account,
         )  # fmt: skip
         log.close()
-        wait_until(self.answers, 30, "PostgreSQL does not start", self.folder / "log")
+        wait_until(self.answers, 60, "PostgreSQL does not start", self.folder / "log")
 
     def answers(self) -> bool:
         return self.psql("select 1", database="postgres").returncode == 0
@@ -176,7 +176,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        wait_until(self.answers, 120, "the MLflow server does not start", self.log, self.process)
+        wait_until(self.answers, 300, "the MLflow server does not start", self.log, self.process)
 
     def answers(self) -> bool:
         try:
