@@ -105,7 +105,8 @@ def hardware() -> dict[str, Any]:
         "gpus": [_gpu(i) for i in range(torch.cuda.device_count())],
     }
     if told["gpus"]:
-        told |= {"driver": _driver(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        told |= {"driver": _driver(), "cuda": torch.version.cuda, "cudnn": cudnn}
     return told
 
 
