@@ -165,11 +165,6 @@ class Schedule:
         """How many trainings wait."""
         return self._n_waiting + sum(map(len, self.parts))
 
-    def waiting(self) -> list[Training]:
-        """All that wait."""
-        queued = [training for bucket in self.buckets.values() for _, training in bucket.waiting]
-        return [training for part in self.parts for training in part] + queued
-
     def _bucket(self, training: Training) -> _Bucket:
         own = (id(training.method), id(training.dataset), id(training.settings), training.conditions, training.save)
         if own not in self._bucket_of:
