@@ -46,8 +46,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-CLASS_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-"""Okabe and Ito's colours without the yellow, which is too pale for points, and a brown."""
+CLASS_COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#999999", "#882255",
+)  # fmt: skip
+"""Okabe and Ito's colours without the yellow, which is too pale for points, then a brown, a grey and a wine red, so
+that ten classes have a colour each."""
 CLASS_MARKERS = "o^sDvPX*"
 SAME_CLASS, SAME_ITEM = "#0072B2", "#E69F00"
 MAX_CLASSES = 4
@@ -425,7 +428,7 @@ def _draw_matrix(
     shares = np.nan_to_num(row_shares(counts))
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     n = len(judged.classes)
-    size = float(np.clip(40 / n, 4, 8.5))
+    size = float(np.clip(62 / n, 5, 8.5))
     for i, j in np.ndindex(n, n):
         if n <= 12 and counts[i, j]:
             colour = "white" if shares[i, j] > 0.55 else INK

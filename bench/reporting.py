@@ -96,9 +96,21 @@ def _report(
 
 
 def _print(frame: "pd.DataFrame", checkpoint: str, protocols: Mapping[str, str], print_tables: Any) -> None:
-    from analysis.report import settle
+    """The tables on the terminal: folds together, and means by size in place of dozens of modality subsets."""
+    import pandas as pd
 
-    print_tables(settle(frame, protocols)[0], checkpoint)
+    from analysis.folds import find_folds
+    from analysis.report import settle
+    from analysis.results import check_frame
+    from analysis.subset_means import has_many_subsets, means_by_size
+
+    settled = check_frame(settle(frame, protocols)[0])
+    settled = find_folds(settled).merged(settled)
+    parts = [
+        means_by_size(own, str(dataset)) if has_many_subsets(own, str(dataset)) else own
+        for dataset, own in settled.groupby("dataset", sort=False)
+    ]
+    print_tables(pd.concat(parts, ignore_index=True), checkpoint)
 
 
 def _tell_all(written: "Written") -> None:

@@ -14,11 +14,14 @@ from datasets.errors import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MAX_ACROSS = 3
+"""Modalities beside each other; more go on below."""
+
 
 def draw_weights(
     weights: Mapping[str, ArrayLike], methods: Sequence[str], levels: Sequence[float], *, corruption: str, dataset: str
 ) -> Drawing:
-    """Element-wise fusion weights as a corruption grows: a column a modality, a row a method, a strip a level.
+    """Element-wise fusion weights as a corruption grows: a panel a modality, methods below each other, a strip a level.
 
     Features are in the order of the first modality's weights at the first level, the same in a method's whole row, so
     that a strip may be followed downwards. The mean weight of each strip stands beside it.
@@ -68,26 +71,32 @@ def _draw_strips(
 
     low = min(float(array[rows].min()) for array in arrays.values())
     high = max(float(array[rows].max()) for array in arrays.values())
-    width = max(6.5, 1.2 + 3.3 * len(arrays))
+    across = min(len(arrays), MAX_ACROSS)
+    lines = -(-len(arrays) // across)  # of one method
+    width = max(6.5, 1.2 + 3.3 * across)
     with plain_style():
-        height = 1.45 + len(rows) * (0.42 + 0.23 * len(levels))
+        height = 1.45 + lines * len(rows) * (0.42 + 0.23 * len(levels))
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(len(rows), len(arrays), squeeze=False)
+        axes = figure.subplots(lines * len(rows), across, squeeze=False)
+        for ax in axes.ravel():
+            ax.set_axis_off()
         for i, k in enumerate(rows):
             order = np.argsort(-next(iter(arrays.values()))[k, 0], kind="stable")
-            for j, (name, array) in enumerate(arrays.items()):
-                ax, strips = axes[i, j], array[k][:, order]
+            for at, (name, array) in enumerate(arrays.items()):
+                j = at % across
+                ax, strips = axes[lines * i + at // across, j], array[k][:, order]
+                ax.set_axis_on()
                 image = ax.imshow(strips, cmap="cividis", vmin=low, vmax=high if high > low else low + 1, aspect="auto",
                                   interpolation="nearest")  # fmt: skip
-                for at in range(1, len(levels)):
-                    ax.axhline(at - 0.5, color="white", linewidth=1.5)
+                for level in range(1, len(levels)):
+                    ax.axhline(level - 0.5, color="white", linewidth=1.5)
                 ax.set_title(f"{methods[k]}: {name}", fontsize=9, loc="left", parse_math=False)
                 ax.set_xticks([])
                 ax.set_yticks(range(len(levels)), [f"{level:g}" for level in levels] if j == 0 else [])
                 ax.tick_params(labelsize=8, length=0)
                 ax.spines[:].set_visible(False)
-                for at, mean in enumerate(strips.mean(1)):
-                    ax.annotate(f"{mean:.2f}", (1, at), (4, 0), xycoords=("axes fraction", "data"),
+                for level, mean in enumerate(strips.mean(1)):
+                    ax.annotate(f"{mean:.2f}", (1, level), (4, 0), xycoords=("axes fraction", "data"),
                                 textcoords="offset points", fontsize=8, va="center", color=INK)  # fmt: skip
         figure.supylabel(f"level of {corruption}", fontsize=9, parse_math=False)
         bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 2.2 / height), aspect=16, pad=0.03)

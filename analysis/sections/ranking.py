@@ -44,6 +44,8 @@ TEST_WORDS: dict[Test, str] = {
 MOST_PAIRS = 66
 """Rows of a table of pairs on the page, those of twelve methods; a longer one is a file."""
 N_RESAMPLES, N_DRAWS = 1000, 500
+MOST_DRAWN = 5_000_000
+"""Means drawn at once for the seeds needed; of very many cells fewer draws are made."""
 Shown = Mapping[str, Callable[[Any], Value]]
 
 
@@ -169,8 +171,9 @@ def _needed(inputs: Inputs) -> Iterator[Block]:
 
 
 def _seeds_needed(inputs: Inputs, selection: Selection) -> Grid:
+    n_draws = max(50, min(N_DRAWS, MOST_DRAWN // make_blocks(inputs.frame, selection).scores.size))
     table, notes = _cached(
-        inputs, f"seeds needed|{N_DRAWS}", lambda: seeds_needed(inputs.frame, selection, n_resamples=N_DRAWS)
+        inputs, f"seeds needed|{n_draws}", lambda: seeds_needed(inputs.frame, selection, n_resamples=n_draws)
     )
     columns = {"claim": "claim", "now": "seeds now", "share_now": "share of runs in which it would hold now",
                "needed": "seeds needed"}  # fmt: skip

@@ -416,3 +416,15 @@ def test_the_same_figure_gives_the_same_bytes() -> None:
     summary = summarise(realistic(METHODS, ratios=(0.5, 1.0), sets={"digits": SETS["digits"]}), "last")
     one, two = (render(figure_of(draw_label_ratios(summary, "digits", "last", STYLES)), "svg") for _ in range(2))
     assert one == two
+
+
+def test_weights_of_many_modalities_go_on_below() -> None:
+    shares = np.full((6, 1, 2, 5), 1 / 6)
+    figure = figure_of(
+        draw_weights(
+            dict(zip("abcdef", shares, strict=True)), ["raml"], [0, 1], corruption="gaussian(a)", dataset="toy"
+        )
+    )
+    places = {ax.get_title(loc="left"): ax.get_subplotspec() for ax in figure.axes if ax.get_title(loc="left")}
+    assert [spec.rowspan.start for spec in places.values() if spec] == [0, 0, 0, 1, 1, 1]
+    assert figure.get_figwidth() < 12

@@ -76,7 +76,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_files_are_written(whole: Path, tmp_path: Path) -> None:
     assert {
         "results.csv", "summary.csv", "figure-digits.png", "figure-digits.svg", "figure-synthetic.png", "report.md",
-        "report.tex", "index.html", "ranking-primary-datasets.png", "tables/results-digits-acc.csv",
+        "report.tex", "index.html", "ranking-primary-datasets-nemenyi.png", "tables/results-digits-acc.csv",
         "tables/results-digits-acc.tex", "tables/overview-finished-cells.csv",
     } <= {str(path.relative_to(whole)) for path in whole.rglob("*")}  # fmt: skip
     (tmp_path / "plain").touch()
