@@ -20,7 +20,7 @@ from datasets.errors import UserError, did_you_mean
 from methods.base import MethodConfig
 from methods.registry import METHODS
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Part of every identity. Raise it when a change of the code changes results: earlier ones then count as other work."""
 
 RESERVED = "+@&,"
