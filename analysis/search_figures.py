@@ -70,7 +70,7 @@ def draw_landscape(
         drawn = _draw_surface(ax, at, value, log, colours, limits)
     _mark(ax, at, value, higher, default, x, y)
     bar = figure.colorbar(drawn, ax=ax, label=objective)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     ax.set_xlabel(x)
     ax.set_ylabel(y)
     better = "higher is better" if higher else "lower is better"
@@ -96,7 +96,15 @@ def _draw_cells(
         middle = sum(limits) / 2
         for (i, j), value in np.ndenumerate(cells.to_numpy(float)):
             dark = (value < middle) == (colours == "viridis")
-            ax.text(xs[i], ys[j], f"{value:.3f}", ha="center", va="bottom", fontsize=7, color="white" if dark else INK)
+            ax.text(
+                float(xs[i]),
+                float(ys[j]),
+                f"{value:.3f}",
+                ha="center",
+                va="bottom",
+                fontsize=7,
+                color="white" if dark else INK,
+            )
     ax.set_xticks(xs, [f"{v:.3g}" for v in xs])
     ax.set_yticks(ys, [f"{v:.3g}" for v in ys])
     ax.minorticks_off()

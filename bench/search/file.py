@@ -259,7 +259,8 @@ class SearchReader(GridReader):
             self.problems.at_line(line, text, spot.path)
         place, before = spot.key(name), len(self.problems)
         if place.node.plain() == DECLARED:
-            parameter = None if config is TrainSettings else _declared(config, field) and _from_declared(config, field)
+            is_declared = config is not TrainSettings and _declared(config, field) is not None
+            parameter = _from_declared(config, field) if is_declared else None
             if parameter is None:
                 text = f"no search range is declared for '{name}': give 'low' and 'high', or 'choices'"
                 self.problems.add(place, text)
@@ -327,7 +328,7 @@ class SearchReader(GridReader):
         if not isinstance(points, int) or isinstance(points, bool) or not 2 <= points <= MAX_POINTS:
             self.problems.add(spot.key("points"), f"expected a whole number from 2 to {MAX_POINTS}, got {show(points)}")
             points = Parameter.points
-        return Parameter(name, kind, low, high, bool(log), step, points=points)  # type: ignore[arg-type]
+        return Parameter(name, kind, low, high, bool(log), step, points=points)
 
     def when(self, spot: Spot) -> dict[str, tuple[Any, ...]] | None:
         if "when" not in spot.node.keys or not self.is_mapping(spot.key("when"), "a mapping such as {rbf: cos_fixed}"):

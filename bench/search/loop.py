@@ -6,7 +6,7 @@ import json
 import socket
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from bench.claims import Claims
 from bench.executors.local import slot_devices
 from bench.plan import MethodChoice
+from bench.problems import check
 from bench.search.display import PlainDisplay
 from bench.search.executor import ShareExecutor
 from bench.search.record import Record
@@ -142,7 +143,7 @@ class Searcher:
         train, most = self.search.grid.train, []
         for dataset in self.search.datasets:
             tried = train.values_for(dataset.name, dataset.label).get("epochs")
-            most.append(int(tried[0]) if tried else TrainSettings().epochs)
+            most.append(int(tried[0]) if tried else check(TrainSettings, {}).epochs)
         spaces = (parameter for space in self.search.spaces.values() for parameter in space.parameters)
         for parameter in spaces:
             if parameter.name == f"{TRAIN}epochs":
@@ -199,11 +200,9 @@ class Searcher:
     def _tune(self, method: MethodChoice, rounds: Rounds, record: Record, lane: int | None = None) -> None:
         """Rounds until the budget is spent; on the lane of a dead process, just the round it left."""
         study = self.study(method, self.lane if lane is None else lane)
-        rows = study.rows()
-        record.catch_up(method.label, rows)
-        self.display.start(
-            study.name, sum(row.state != "running" for row in rows), self._n_all(method), len(self.devices)
-        )
+        before = study.rows()
+        record.catch_up(method.label, before)
+        self.display.start(study.name, _n_ended(before), self._n_all(method), len(self.devices))
         best = study.best()
         while (asked := self._ask(study, method, only_left=lane is not None)) is not None:
             round_, trials = asked
@@ -214,6 +213,7 @@ class Searcher:
                 self._file(study, round_).unlink()
             rows = {row.number: row for row in study.rows()}
             record.trials(method.label, [rows[trial.number] for trial in trials])
+            self.display.n_done = _n_ended(rows.values()) - len(trials)  # others may have ended some
             for trial in trials:
                 one = len(self.search.objectives) == 1
                 best = study.best() if one and rows[trial.number].state == "complete" else best
@@ -264,7 +264,7 @@ class Searcher:
         """The default configuration with the train settings, as a space names them; those of the first data set."""
         dataset = self.search.datasets[0]
         tried = self.search.grid.train.values_for(dataset.name, dataset.label)
-        settings = TrainSettings().model_dump() | {name: values[0] for name, values in tried.items()}
+        settings = check(TrainSettings, {}).model_dump() | {name: values[0] for name, values in tried.items()}
         own = method.config.model_dump(mode="json")
         return own | {f"{TRAIN}{name}": value for name, value in settings.items()}
 
@@ -311,6 +311,10 @@ class Searcher:
             known = list(told.values) if told.values is not None else []
             study.set_attr("default_values", known)
         return tuple(known) or None
+
+
+def _n_ended(rows: Iterable[TrialRow]) -> int:
+    return sum(row.state != "running" for row in rows)
 
 
 def _wall_s(rows: Sequence[TrialRow]) -> float:

@@ -20,6 +20,8 @@ class Record:
     def __init__(self, search: Search, folder: Path) -> None:
         self.search = search
         uri, name = search.grid.tracking.uri, search.name
+        self._written: set[str] = set()
+        """Keys of the trials the store has."""
         started_ms = int(time.time() * 1000)
 
         def open_run(store: Store) -> str:
@@ -27,7 +29,6 @@ class Record:
             self._written = store.known_trials()
             return store.open_study(self._tags(), self._files(), started_ms)
 
-        self._written: set[str] = set()
         self._writer = Writer(lambda: StudyStore(uri, name), open_run, Spool(folder))
 
     def _tags(self) -> dict[str, str]:

@@ -157,7 +157,7 @@ def write_report(searcher: Searcher, ended: Sequence[Tuned], folder: Path, lines
     contents = {"trials.csv": trials_csv(ended, search.objectives).encode(), "search.yaml": search.source.encode()}
     if lines:
         contents["tuned-and-default.csv"] = lines_csv(lines).encode()
-    told = []
+    told: list[str] = []
     for one in ended:
         end = "" if len(ended) == 1 else f"-{one.method.label}"
         if one.best:

@@ -8,7 +8,7 @@ import json
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,17 +150,17 @@ class Rounds:
         self._trained = {}
         if self.search.pruner.by_seed:
             for step, seed in enumerate(self.search.grid.seeds):
-                self._leg(trials, lambda training, seed=seed: training.seed == seed, None)
+                self._leg(trials, {seed}, None)
                 self._judge_seed(trials, step, look)
         else:
-            self._leg(trials, lambda training: True, look if self.search.pruner.by_epoch else None)
+            self._leg(trials, set(self.search.grid.seeds), look if self.search.pruner.by_epoch else None)
         seconds = (time.monotonic() - started) / max(len(trials), 1)
         self.curves = {trial.number: self._curve(trial) for trial in trials}
         return {trial.number: self._told(trial, seconds) for trial in trials}
 
-    def _leg(self, trials: Sequence[Trial], belongs: Callable[[Training], bool], look: Look | None) -> None:
-        """Train the trainings of trials that are still going, then alone those whose worker died."""
-        wanted = {t.id: t for trial in trials if trial.is_going for t in trial.trainings if belongs(t)}
+    def _leg(self, trials: Sequence[Trial], seeds: Container[int], look: Look | None) -> None:
+        """Train some seeds of the trials that are still going, then alone the trainings whose worker died."""
+        wanted = {t.id: t for trial in trials if trial.is_going for t in trial.trainings if t.seed in seeds}
         stacks = make_stacks(wanted.values(), self.search.stack)
         self._again = []
         n_slots = len(self.executor.devices)
