@@ -215,7 +215,7 @@ class Stack:
         for row, own, moved in zip(self.rows, gradient, moves, strict=True):
             row.grad = own if moved else None
         self.optimiser.step()
-        self.gradient = gradient * torch.as_tensor(moves, device=gradient.device)[:, None]
+        self.gradient = gradient if moves.all() else gradient * torch.as_tensor(moves, device=gradient.device)[:, None]
 
     @torch.no_grad()
     def each(self, call: str, batch: Batch) -> Any:

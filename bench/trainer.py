@@ -39,7 +39,7 @@ from datasets.missing import training_availability
 from datasets.seeds import generator, seed_of
 from datasets.tasks import masked_mean
 from methods.base import Method, Stage
-from methods.noise import replica_keys
+from methods.noise import step_keys
 from methods.registry import METHODS
 
 Row = dict[str, float]
@@ -354,11 +354,11 @@ class Trainer:
         )  # (K, steps, B)
         index, moves = torch.as_tensor(drawn, device=self.device), self._moves(drawn)
         looked_at = "pseudo_labels" in self.replicas[0].training.save.what and epoch + 1 == self._pseudo_epoch()
+        noise, progress = self._keys(range(epoch * self.steps, (epoch + 1) * self.steps)), self._progress(span)
         pairs: list[dict[str, Tensor]] = []
         sums: dict[str, Tensor] = {}
-        for step in range(self.steps):
-            progress = span[0] + (span[1] - span[0]) * step / self.steps
-            batch = self._batch(index[:, step], epoch * self.steps + step, progress)
+        for step in range(self.steps):  # in here the host waits for nothing: everything is on the device already
+            batch = self._batch(index[:, step], noise[step], progress[step])
             if looked_at:
                 pairs.append(self._pairs(batch, index[:, step]))
             for name, term in self.models.step(batch, moves[:, step]).items():
@@ -380,10 +380,18 @@ class Trainer:
                 moves[k] = replica.labelled[drawn[k]].any(axis=1)
         return moves
 
-    def _batch(self, index: Tensor, step: int, progress: float) -> Batch:
-        """What every replica trains on in a step, (K, B) -> a batch with a leading axis of replicas."""
+    def _keys(self, steps: range) -> Tensor:
+        """Noise keys of the samples of every step, (S, K, B)."""
+        return step_keys([replica.noise_seed for replica in self.replicas], steps, self.batch_size, self.device)
+
+    def _progress(self, span: tuple[float, float]) -> Tensor:
+        """Progress of the stage at every step of an epoch, (steps,)."""
+        share = span[0] + (span[1] - span[0]) * np.arange(self.steps) / self.steps
+        return torch.as_tensor(share.astype(np.float32), device=self.device)
+
+    def _batch(self, index: Tensor, noise: Tensor, progress: Tensor) -> Batch:
+        """What every replica trains on in a step: samples (K, B) and their noise keys -> a batch of shape (K, B)."""
         k = torch.arange(len(index), device=self.device)[:, None]
-        noise = replica_keys([r.noise_seed for r in self.replicas], step, index.shape[1], self.device)
         batch = self.parts["train"].batch(
             index.flatten(),
             labelled=self.labelled[k, index].flatten(),

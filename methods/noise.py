@@ -47,12 +47,18 @@ def row_keys(seed: int, step: int, size: int, device: torch.device | str = "cpu"
 
 def replica_keys(seeds: Sequence[int], step: int, size: int, device: torch.device | str = "cpu") -> Tensor:
     """The keys of K replicas, each those of its own seed, (K, B) int64 below 2^32."""
+    return step_keys(seeds, range(step, step + 1), size, device)[0]
+
+
+def step_keys(seeds: Sequence[int], steps: range, size: int, device: torch.device | str = "cpu") -> Tensor:
+    """The keys of K replicas for several steps at once, (S, K, B) int64 below 2^32."""
     low, high = (
         torch.tensor([[_signed(seed >> shift)] for seed in seeds], dtype=torch.int32, device=device)
         for shift in (0, 32)
     )
     row = torch.arange(size, device=device, dtype=torch.int32)
-    return _key(_mix(_mix(_mix(row + low) + _signed(step)) + high))
+    step = _word(torch.arange(steps.start, steps.stop, device=device) & _LOW32)[:, None, None]
+    return _key(_mix(_mix(_mix(row + low) + step) + high))
 
 
 def uniform(key: Tensor, site: int, shape: tuple[int, ...] = ()) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.arrays import Save
 from bench.evaluation import Asked, subset_masks
@@ -27,6 +28,7 @@ from datasets.base import Data
 from datasets.batch import Batch, make_batch
 from datasets.catalog import DATASETS
 from methods.base import Stage
+from methods.registry import METHODS
 from methods.unimodal import Unimodal
 from tests.bench import odd_methods
 from tests.bench.run_tools import ODD
@@ -234,6 +236,59 @@ def test_gradients_and_pseudo_labels_are_watched() -> None:
     assert {"gradient/f", "gradient/g0", "diagnose/u_variance", "diagnose/pseudo_label_accuracy"} <= set(row)
     assert 0 <= row["diagnose/pseudo_label_accuracy"] <= 1
     assert "diagnose/pseudo_label_accuracy" not in run(method="gmc").curves[-1]
+
+
+# ---- what a GPU would wait for --------------------------------------------------------------------------------------
+
+
+class HostWaits(TorchDispatchMode):
+    """Collects the operations at which a GPU's host waits: values read back, sizes that depend on values, uploads."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal", "lift_fresh")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if name in self.NAMES or name.startswith("unique") or by_mask:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize(
+    "method", [n for n in METHODS.builtin if METHODS.get(n).stackable and METHODS.get(n).iterative]
+)
+def test_the_host_waits_for_nothing_inside_an_epoch(method: str, seeds: int) -> None:
+    sizes = "n_train: 64, n_valid: 8, n_test: 8, n_modalities: 2, uniqueness: 1, redundancy: 1, synergy: 0"
+    small = f"{{synthetic: {{{sizes}}}}}"
+    asked = [training(method=method, dataset=small, seed=seed, batch_size=16, ratio=1.0) for seed in range(seeds)]
+    made = Trainer(asked, data_of(asked[0]))
+    made._enter(made.methods[0].stages()[0])
+    waits = HostWaits()
+    real = made.models.step, made._batch
+
+    def watched(call: Any) -> Any:
+        def under(*args: Any) -> Any:
+            with waits:
+                return call(*args)
+
+        return under
+
+    made.models.step, made._batch = map(watched, real)  # type: ignore[method-assign, assignment]
+    made._train_epoch(0, (0.0, 1.0))
+    assert waits.found == []
+
+
+def test_what_the_host_would_wait_for_is_noticed() -> None:
+    x = torch.arange(3.0)
+    for call in (lambda: float(x.sum()), lambda: bool(x[1] > 0), lambda: x[x > 1], lambda: torch.tensor([1.0])):
+        with HostWaits() as waits:
+            call()
+        assert waits.found
 
 
 # ---- stages ---------------------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ class Steps:
             method.train()
         drawn = np.stack([np.random.default_rng(self.number + k).permutation(n) for k in range(len(made.replicas))])
         index = drawn[:, : made.batch_size]
-        batch = made._batch(torch.as_tensor(index), self.number, 0.5)
+        noise = made._keys(range(self.number, self.number + 1))[0]
+        batch = made._batch(torch.as_tensor(index), noise, torch.tensor(0.5))
         self.number += 1
         return made.models.step(batch, np.ones(len(made.replicas), bool))
