@@ -1,5 +1,6 @@
 """Worker processes on this machine: one a device slot, whose death costs only its training."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -7,7 +8,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,6 +24,9 @@ from bench.schedule import MAX_WORKERS
 from bench.spool import Outcome
 
 Event = dict[str, Any]
+
+WATCH_S = 1.0
+"""How often a pool is asked whether it still works."""
 
 
 def slot_devices(devices: str | Sequence[str], slots: str | int) -> list[str]:
@@ -70,6 +74,10 @@ class LocalExecutor:
         self._reader, self._writer = multiprocessing.Pipe(duplex=False)
         threading.Thread(target=_pump, args=(self._reader, self.inbox), daemon=True).start()
         self._pools = [self._pool(slot) for slot in range(len(devices))]
+        self._calls: dict[int, Future[Any]] = {}
+        """What each slot was last given to do."""
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
         self._lives = [0] * len(devices)
         """How often each slot was renewed: what an earlier life still has to say is nobody's any more."""
 
@@ -101,9 +109,18 @@ class LocalExecutor:
         except RuntimeError:  # the fork server died a moment ago: a new pool starts it anew
             self.renew(slot)
             future = self._pools[slot].schedule(work, args=args)
+        self._calls[slot] = future
         future.add_done_callback(self._on_done(slot, self._lives[slot], of))
         if timeout_s is not None:
             self._limit(future, slot, timeout_s, of)
+
+    def _watch(self) -> None:
+        """End the calls that pebble forgets: those that a pool took in the moment its idle worker was found dead."""
+        while not self._closed.wait(WATCH_S):
+            for slot, future in list(self._calls.items()):
+                if not future.done() and not self._pools[slot].active:
+                    with contextlib.suppress(InvalidStateError):
+                        future.set_exception(BrokenProcessPool())
 
     def _limit(self, future: "Future[Any]", slot: int, timeout_s: float, of: Sequence[str]) -> None:
         """Say that a call takes too long; pebble would go by the time of day, which jumps."""
@@ -151,12 +168,14 @@ class LocalExecutor:
     def renew(self, slot: int) -> bool:
         """Give the slot a new pool after a death, which may have left the old one's locks held; it is ready at once."""
         self._lives[slot] += 1
+        self._calls.pop(slot, None)
         old, self._pools[slot] = self._pools[slot], self._pool(slot)
         threading.Thread(target=_stop, args=(old,), daemon=True).start()
         return True
 
     def close(self) -> None:
         """Kill what still runs and end the workers."""
+        self._closed.set()
         for pool in self._pools:
             pool.stop()  # type: ignore[no-untyped-call]
         for pool in self._pools:

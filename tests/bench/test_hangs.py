@@ -7,7 +7,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pebble.pool.base_pool import PoolStatus
 
+from bench.executors.local import LocalExecutor
 from tests.bench.run_tools import ODD, bench, start, statuses, workers, write_grid
 from tests.bench.test_run import until
 
@@ -28,6 +30,19 @@ def test_a_worker_that_makes_no_step_is_killed_and_the_grid_goes_on(tmp_path: Pa
     assert run.returncode == 1
     assert "its worker hung: no step for executor.silence_s = 10 s" in run.stderr
     assert statuses(tmp_path, "training") == ["FAILED"] * 2 + ["FINISHED"] * 2
+
+
+def test_a_call_that_its_pool_forgets_is_ended(tmp_path: Path) -> None:
+    """As when an idle worker was killed, and its pool breaks just when it is given something to do."""
+    executor = LocalExecutor(["cpu"], tmp_path)
+    try:
+        executor.call(0, time.sleep, (600,), of=["a" * 16])
+        executor._pools[0]._context.status = PoolStatus.ERROR
+        event = executor.inbox.get(timeout=60)
+    finally:
+        executor.close()
+    why = "its worker process was killed before it began"
+    assert event == {"slot": 0, "of": ["a" * 16], "died": why, "out_of_memory": False}
 
 
 @pytest.mark.slow
