@@ -2,12 +2,14 @@
 
 import os
 import random
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.arena import GRID, SMALL, Cells, Story, kill, processes_of, undisturbed
+from tests.bench.run_tools import finished_cells
+from tests.chaos.arena import GRID, SMALL, Arena, Cells, Story, kill, processes_of, spooled, undisturbed, until
 
 SEED = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
 _figures: list[str] = []
@@ -53,6 +55,22 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Cells:
 def small_truth(tmp_path_factory: pytest.TempPathFactory) -> Cells:
     """What the small grid gives when nothing disturbs it."""
     return undisturbed(SMALL, tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, small_truth: Cells, story: Story) -> Arena:
+    """A small grid, killed while its store was locked: some results are in the store, eight or more in the spool."""
+    arena = Arena(tmp_path / "grid", SMALL, small_truth, story)
+    life = arena.start()
+    assert until(lambda: finished_cells(arena.folder) or life.poll() is not None, 300)
+    with sqlite3.connect(arena.folder / "mlflow.db", timeout=60) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        assert until(lambda: len(spooled(arena.folder)) >= 8 or life.poll() is not None, 300)
+        life.kill()
+        arena.end()
+        holder.rollback()
+    arena.check_after_death()
+    return arena
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

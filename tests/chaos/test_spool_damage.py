@@ -2,36 +2,18 @@
 
 import json
 import random
-import sqlite3
-from pathlib import Path
 
 import pytest
 
-from tests.bench.run_tools import finished_cells
-from tests.chaos.arena import N_SMALL, SMALL, Arena, Cells, Story, spooled, until
+from tests.chaos.arena import N_SMALL, Arena, spooled
 
 pytestmark = pytest.mark.chaos
 
 N_DAMAGES = 7
 
 
-@pytest.fixture
-def arena(tmp_path: Path, small_truth: Cells, story: Story) -> Arena:
-    """A grid that was killed with many results in the spool."""
-    arena = Arena(tmp_path / "grid", SMALL, small_truth, story)
-    life = arena.start()
-    assert until(lambda: finished_cells(arena.folder) or life.poll() is not None, 300)
-    with sqlite3.connect(arena.folder / "mlflow.db", timeout=60) as holder:
-        holder.execute("BEGIN EXCLUSIVE")
-        assert until(lambda: len(spooled(arena.folder)) > N_DAMAGES or life.poll() is not None, 300)
-        life.kill()
-        arena.end()
-        holder.rollback()
-    arena.check_after_death()
-    return arena
-
-
-def test_damaged_and_foreign_files(arena: Arena, rng: random.Random) -> None:
+def test_damaged_and_foreign_files(waiting: Arena, rng: random.Random) -> None:
+    arena = waiting
     folder = arena.folder / ".bench/chaos/outcomes"
     names = rng.sample(sorted(spooled(arena.folder)), N_DAMAGES)
     truncated, garbage, place, huge, shape, other, deep = (folder / name for name in names)

@@ -2,36 +2,18 @@
 
 import random
 import shutil
-import sqlite3
 from pathlib import Path
 
 import pytest
 
 from bench.tracking import TrackingError, check_store
 from tests.bench.run_tools import finished_cells
-from tests.chaos.arena import N_SMALL, SMALL, Arena, Cells, Story, spooled, until
+from tests.chaos.arena import N_SMALL, Arena, spooled, until
 
 pytestmark = pytest.mark.chaos
 
 
-@pytest.fixture
-def arena(tmp_path: Path, small_truth: Cells, story: Story) -> Arena:
-    """A grid that was killed while its store was locked: some results are in the store, some wait in the spool."""
-    arena = Arena(tmp_path / "grid", SMALL, small_truth, story)
-    life = arena.start()
-    assert until(lambda: finished_cells(arena.folder) or life.poll() is not None, 300)
-    with sqlite3.connect(arena.folder / "mlflow.db", timeout=60) as holder:
-        holder.execute("BEGIN EXCLUSIVE")
-        assert until(lambda: len(spooled(arena.folder)) >= 5 or life.poll() is not None, 300)
-        life.kill()
-        arena.end()
-        holder.rollback()
-    arena.check_after_death()
-    assert len(spooled(arena.folder)) >= 5
-    return arena
-
-
-def check_refusal(code: int, err: str, arena: Arena, waiting: dict[str, bytes]) -> None:
+def check_refusal(code: int, err: str, arena: Arena, kept: dict[str, bytes]) -> None:
     """One sentence that names the file, exit code 1, and the spool as it was."""
     told = [line for line in err.splitlines() if line.startswith("bench: ")]
     assert code == 1, err
@@ -39,7 +21,7 @@ def check_refusal(code: int, err: str, arena: Arena, waiting: dict[str, bytes]) 
     assert str(arena.folder / "mlflow.db") in told[0]
     assert "put a backup in its place" in told[0]
     now = spooled(arena.folder)
-    assert {name: now.get(name) for name in waiting} == waiting
+    assert {name: now.get(name) for name in kept} == kept
 
 
 def check_every_cut_is_noticed(whole: bytes, copy: Path, rng: random.Random) -> None:
@@ -53,23 +35,23 @@ def check_every_cut_is_noticed(whole: bytes, copy: Path, rng: random.Random) -> 
     check_store(f"sqlite:///{copy}")
 
 
-def test_a_cut_store_is_refused_and_the_spool_is_kept(arena: Arena, rng: random.Random) -> None:
-    store, backup = arena.folder / "mlflow.db", arena.folder.with_name("backup.db")
+def test_a_cut_store_is_refused_and_the_spool_is_kept(waiting: Arena, rng: random.Random) -> None:
+    arena, store, backup = waiting, waiting.folder / "mlflow.db", waiting.folder.with_name("backup.db")
     shutil.copy(store, backup)
-    whole, waiting = store.read_bytes(), spooled(arena.folder)
+    whole, kept = store.read_bytes(), spooled(arena.folder)
     check_every_cut_is_noticed(whole, arena.folder.with_name("cut.db"), rng)
     for size in [0, len(whole) - 1, rng.randrange(4096, len(whole))]:
         arena.story.tell(f"cut at byte {size} of {len(whole)}")
         store.write_bytes(whole[:size])
         run = arena.run()
-        check_refusal(run.returncode, run.stderr, arena, waiting)
+        check_refusal(run.returncode, run.stderr, arena, kept)
         assert store.read_bytes() == whole[:size], "a damaged store was written to"
     shutil.copy(backup, store)
     assert arena.finish() == N_SMALL
 
 
-def test_a_store_that_is_cut_in_the_middle_of_a_run(arena: Arena, rng: random.Random) -> None:
-    store, backup = arena.folder / "mlflow.db", arena.folder.with_name("backup.db")
+def test_a_store_that_is_cut_in_the_middle_of_a_run(waiting: Arena, rng: random.Random) -> None:
+    arena, store, backup = waiting, waiting.folder / "mlflow.db", waiting.folder.with_name("backup.db")
     shutil.copy(store, backup)
     before = len(finished_cells(arena.folder))
     life = arena.start()
