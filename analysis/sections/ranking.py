@@ -197,13 +197,22 @@ def _datasets_needed(inputs: Inputs, selection: Selection) -> Grid:
 
 
 def _cached(inputs: Inputs, what: str, make: Callable[[], Needed]) -> tuple[pd.DataFrame, list[str]]:
-    """The table of an estimate and what it assumes, estimated only where it was not before."""
+    """The table of an estimate and what it assumes, estimated only where it was not before.
+
+    Raises:
+        UserError: it cannot be estimated; that is kept as well.
+    """
 
     def estimated() -> pd.DataFrame:
-        found = make()
+        try:
+            found = make()
+        except UserError as error:
+            return pd.DataFrame({"problem": [str(error)]})
         return found.table.astype({"needed": float}).assign(assumptions="\n".join(found.assumptions))
 
     table = inputs.cache.frame(f"{what}|{_results_key(inputs)}", estimated)
+    if "problem" in table:
+        raise UserError(str(table["problem"].iloc[0]))
     return table, str(table["assumptions"].iloc[0]).split("\n")
 
 
