@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -230,11 +230,16 @@ def differences(origin: Origin, training: Training, session: Session) -> dict[st
     old, new = then.get("packages", {}), now["packages"]
     for name in COMPARED:
         pairs[name] = (old.get(name), new.get(name))
-    others = [name for name in {*old, *new} - {*COMPARED} if old and old.get(name) != new.get(name)]
+    others = sorted(name for name in {*old, *new} - {*COMPARED} if old and old.get(name) != new.get(name))
     if others:
-        pairs["other packages"] = (f"{len(others)} of other versions", ", ".join(sorted(others)[:6]))
+        pairs["other packages"] = (_versions(others, old), _versions(others, new))
     unknown = [key for key, (a, b) in pairs.items() if a is None and b is not None and not then]
     return {key: (_shown(a), _shown(b)) for key, (a, b) in pairs.items() if a != b and key not in unknown}
+
+
+def _versions(names: Sequence[str], packages: Mapping[str, str]) -> str:
+    told = [f"{name} {packages.get(name, 'not installed')}" for name in names[:3]]
+    return ", ".join([*told, *([f"{len(names) - 3} more"] if len(names) > 3 else [])])
 
 
 def _code(origin: Origin, session: Session) -> dict[str, tuple[Any, Any]]:

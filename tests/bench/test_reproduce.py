@@ -204,7 +204,7 @@ def test_versions_machine_code_and_settings_are_compared() -> None:
     assert found["data fingerprint"][0] == "f" * 36
     assert found["code commit"][0] == "0" * 12
     assert found["code that was not committed"][0] == "2 changed files"
-    assert found["other packages"][0] == "1 of other versions"
+    assert found["other packages"][0] == "rich 0.1"
 
 
 def test_a_store_from_before_sessions_is_compared_as_far_as_it_tells() -> None:
