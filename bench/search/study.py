@@ -493,7 +493,15 @@ def plots(study: optuna.Study, objectives: Sequence[str]) -> Iterator[tuple[str,
     if len(objectives) == 2:
         yield "pareto", lambda: draw.plot_pareto_front(study, target_names=list(objectives))
     if any(trial.intermediate_values for trial in study.get_trials(deepcopy=False)):
-        yield "intermediate", lambda: draw.plot_intermediate_values(study)
+        yield "intermediate", lambda: _without_long_legend(draw.plot_intermediate_values(study))
+
+
+def _without_long_legend(axes: Any) -> Any:
+    """A legend of every trial would be longer than the figure."""
+    legend = axes.get_legend()
+    if legend is not None and len(legend.get_texts()) > 12:
+        legend.remove()
+    return axes
 
 
 def _foremost(found: Mapping[str, float], varied: list[str]) -> list[str]:
