@@ -17,6 +17,7 @@ ONLY_IN = {
     "mlflow": {
         "bench.tracking.client",
         "bench.tracking.reading",
+        "bench.tracking.studies",
         "bench.tracking.tables",
         "bench.tracking.timings",
         "bench.tracking.writing",
