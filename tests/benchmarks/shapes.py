@@ -1,5 +1,6 @@
 """Random data in the shapes of the papers' data sets, and trainers on it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from bench.trainer import Trainer
 from datasets.base import Data, DataSpec, Part, Split
 from datasets.tasks import MultiClass, MultiLabel, Regression, Task
 
-VILT = {"image": (768,), "text": (768,)}
-SHAPES: dict[str, tuple[dict[str, tuple[int, ...]], Task, tuple[int, int, int], int]] = {
+VILT: Mapping[str, tuple[int, ...]] = {"image": (768,), "text": (768,)}
+SHAPES: dict[str, tuple[Mapping[str, tuple[int, ...]], Task, tuple[int, int, int], int]] = {
     "cmu_mosi": ({"text": (50, 300), "audio": (50, 5), "vision": (50, 20)}, Regression(), (1284, 229, 686), 24),
     "cmu_mosei": ({"text": (50, 300), "audio": (50, 74), "vision": (50, 35)}, Regression(), (16326, 1871, 4659), 24),
     "mm_imdb": (VILT, MultiLabel(23), (15552, 2608, 7799), 128),
@@ -23,7 +24,7 @@ SHAPES: dict[str, tuple[dict[str, tuple[int, ...]], Task, tuple[int, int, int], 
 """Modalities, task, samples of the training, validation and test split, batch size."""
 
 
-def random_data(name: str, most: int, shapes: dict[str, tuple[int, ...]] | None = None) -> Data:
+def random_data(name: str, most: int, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Data:
     """Data of the shapes of a data set, with at most `most` samples a split."""
     of_set, task, sizes, _ = SHAPES[name]
     shapes, rng = shapes or of_set, np.random.default_rng(0)
