@@ -35,7 +35,7 @@ def arena(tmp_path: Path, truth: Cells, story: Story) -> Arena:
     """A grid of which at least one training is finished, so that its workers are at work."""
     arena = Arena(tmp_path / "grid", GRID, truth, story)
     life = arena.start()
-    assert until(lambda: life.poll() is not None or finished_cells(arena.folder), 300)
+    assert until(lambda: life.poll() is not None or (finished_cells(arena.folder) and arena.workers()), 300)
     return arena
 
 
