@@ -122,8 +122,8 @@ def write_report(
         checked, summary, checkpoint, method_styles(summary["method"].unique()), sources.links, sources.cache,
         origins=replace(sources.origins, names=folds.names(sources.origins.names)), failures=tuple(sources.failures),
         kept=tuple(sources.kept), context=context, counts=sources.counts,
-        trainings=None if sources.trainings is None else folds.merged(sources.trainings),
-        curves=None if sources.curves is None else folds.merged(sources.curves),
+        trainings=None if sources.trainings is None else folds.merged(_of_shown(sources.trainings, single)),
+        curves=None if sources.curves is None else folds.merged(_of_shown(sources.curves, single)),
     )  # fmt: skip
     told = report_notes(checked, summary, checkpoint)
     notes = [*sources.notes, *notes, *folds.told, *told, *unused, *hidden_subsets(inputs)]
@@ -136,6 +136,11 @@ def write_report(
         "summary.csv": to_csv(tidy[["dataset", "checkpoint", *summary.columns[1:]]]).encode(),
     }
     return _write_all(directory, title, context, sections, contents, notes, sources.links.ui)
+
+
+def _of_shown(frame: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of trainings whose results are shown."""
+    return frame[frame["training_id"].isin(results["training_id"].unique())]
 
 
 def _write_nothing(directory: Path, title: str, context: Mapping[str, object], sources: Sources) -> Written:
