@@ -93,9 +93,12 @@ def _save_npz(path: Path, x: Any) -> None:
 def _affect(form: Any) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         content = affect_content("cmu_mosi", form, (7, 7, 7))
+        steps = slice(0, 3) if form == "mmsa" else slice(-3, None)  # where no padding is
         for part in content.values():  # narrow, or most damage would hit numbers
             for key in ("text", "audio", "vision"):
-                part[key] = part[key][:, -3:, : 6 if key == "text" else None]
+                part[key] = part[key][:, steps, : 6 if key == "text" else None]
+            if "text_bert" in part:
+                part["text_bert"] = part["text_bert"][:, :, steps]
         (folder / "raw.pkl").write_bytes(pickle.dumps(content, 4))
 
     return make
@@ -115,7 +118,9 @@ def _iemocap(folder: Path) -> None:
 
 
 def _hdf5(folder: Path) -> None:
+    films = [f"{i + 5:07d}" for i in range(6)]
     pairs.make_mm_imdb_hdf5(folder / "multimodal_imdb.hdf5")
+    pairs.write(folder / "split.json", {"train": films[:2], "dev": films[2:4], "test": films[4:]})
 
 
 def _store(folder: Path) -> None:
