@@ -108,7 +108,11 @@ class LocalExecutor:
             future = self._pools[slot].schedule(work, args=args)
         except RuntimeError:  # the fork server died a moment ago: a new pool starts it anew
             self.renew(slot)
-            future = self._pools[slot].schedule(work, args=args)
+            try:
+                future = self._pools[slot].schedule(work, args=args)
+            except RuntimeError as error:
+                future = Future()
+                future.set_exception(error)
         self._calls[slot] = future
         future.add_done_callback(self._on_done(slot, self._lives[slot], of))
         if timeout_s is not None:
