@@ -96,15 +96,10 @@ def _draw_cells(
         middle = sum(limits) / 2
         for (i, j), value in np.ndenumerate(cells.to_numpy(float)):
             dark = (value < middle) == (colours == "viridis")
-            ax.text(
-                float(xs[i]),
-                float(ys[j]),
-                f"{value:.3f}",
-                ha="center",
-                va="bottom",
-                fontsize=7,
-                color="white" if dark else INK,
-            )
+            ax.annotate(
+                f"{value:.3f}", (float(xs[i]), float(ys[j])), xytext=(0, 10), textcoords="offset points", ha="center",
+                va="bottom", fontsize=7, color="white" if dark else INK,
+            )  # fmt: skip
     ax.set_xticks(xs, [f"{v:.3g}" for v in xs])
     ax.set_yticks(ys, [f"{v:.3g}" for v in ys])
     ax.minorticks_off()

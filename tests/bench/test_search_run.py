@@ -39,7 +39,7 @@ def test_from_a_search_to_a_grid(tmp_path: Path) -> None:
     assert len((report / "trials.csv").read_text().splitlines()) == 7
     assert statuses(tmp_path, "study") == ["FINISHED"]
     assert statuses(tmp_path, "trial") == ["FINISHED"] * 6
-    params = query(tmp_path, "SELECT value FROM params JOIN tags ON tags.run_uuid = params.run_uuid "
+    params = query(tmp_path, "SELECT params.value FROM params JOIN tags ON tags.run_uuid = params.run_uuid "
                              "WHERE tags.key = 'trial' AND params.key = 'tau'")  # fmt: skip
     assert sorted(float(str(value)) for (value,) in params) == sorted(row[2]["tau"] for row in rows(tmp_path))  # type: ignore[index]
 
