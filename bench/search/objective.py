@@ -57,10 +57,6 @@ class Objective:
             return min(values) if self.higher else max(values)
         return statistics.median(values) if over == "median" else statistics.fmean(values)
 
-    def better(self, a: float, b: float) -> bool:
-        """Whether `a` is better than `b`."""
-        return a > b if self.higher else a < b
-
     def plain(self) -> dict[str, object]:
         return {
             "metric": self.metric,

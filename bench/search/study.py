@@ -160,11 +160,6 @@ def study_names(storage: BaseStorage, search: str) -> list[str]:
     return [study.study_name for study in sorted(found, key=lambda study: study._study_id)]
 
 
-def searches_in(storage: BaseStorage) -> list[str]:
-    """Names of all searches in a storage."""
-    return sorted({str(s.user_attrs["search"]) for s in storage.get_all_studies() if "search" in s.user_attrs})
-
-
 # ---- samplers and pruners -------------------------------------------------------------------------------------
 
 
