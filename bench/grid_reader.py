@@ -83,7 +83,7 @@ class GridReader:
     """Reads each key of one file; where a value is wrong the problem is told and a harmless value goes on."""
 
     noun = "grid"
-    known: Sequence[str] = KEYS
+    known: tuple[str, ...] = KEYS
 
     def __init__(self, root: Spot, problems: Problems, text: str) -> None:
         self.root = root
