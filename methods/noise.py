@@ -85,24 +85,13 @@ def normal(key: Tensor, site: int, shape: tuple[int, ...] = ()) -> Tensor:
 
 
 def dropout(x: Tensor, p: float, key: Tensor, site: int) -> Tensor:
-    """`x` (B, ...) with each element zero with probability `p`, the others scaled by 1 / (1 - p)."""
-    return x if p == 0.0 else x * kept(x, p, key, site)
-
-
-def kept(x: Tensor, p: float, key: Tensor, site: int) -> Tensor:
-    """What dropout multiplies each element of `x` (B, ...) with: 0 with probability `p`, else 1 / (1 - p).
+    """`x` (B, ...) with each element zero with probability `p`, the others scaled by 1 / (1 - p).
 
     A word of 32 bits decides over two elements, so `p` counts in steps of 2^-16.
     """
-    count = math.prod(x.shape[1:])
+    if p == 0.0:
+        return x
+    count, steps = math.prod(x.shape[1:]), round(p * 2**16)
     halves = _words(key, site, (count + 1) // 2).view(torch.int16)[..., :count]
-    return (halves >= _steps(p) - 2**15).to(x.dtype).mul_(dropout_scale(p)).reshape(x.shape)
-
-
-def dropout_scale(p: float) -> float:
-    """1 / (1 - p), p as it counts."""
-    return 2**16 / (2**16 - _steps(p))
-
-
-def _steps(p: float) -> int:
-    return round(p * 2**16)
+    kept = (halves >= steps - 2**15).to(x.dtype)
+    return x * kept.mul_(2**16 / (2**16 - steps)).reshape(x.shape)

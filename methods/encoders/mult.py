@@ -8,7 +8,7 @@ Shapes: G groups, B batch, T time steps of a target, S of a source, E width, H h
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from methods.encoders.conditioned import of_complete
 from methods.encoders.layers import Residual
-from methods.noise import dropout, dropout_scale, kept, split
+from methods.noise import dropout, split
 
 Pair = tuple[int, int]
 """A target modality, which asks, and a source modality, which answers."""
@@ -28,9 +28,6 @@ SITES_PER_LAYER = 4
 CPU_ROWS, GPU_ROWS = 64, 1024
 """Rows that go through at once outside training: attention weights of a whole split take gigabytes. On a CPU blocks
 that fit its caches are quicker too: 2048 rows of CMU-MOSI's shapes took 11 s in blocks of 64, 33 s as one."""
-
-HEADS_AT_ONCE = 60
-"""Attention heads whose weights, 10 KB each at 50 time steps, go through a CPU's cache together."""
 
 
 class Rates(NamedTuple):
@@ -118,127 +115,6 @@ def standardised(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:])
 
 
-def in_blocks(count: int, size: int, device: torch.device) -> list[slice]:
-    """What is computed together: on a CPU as much as its cache holds, elsewhere everything."""
-    if device.type != "cpu":
-        return [slice(0, count)]
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-class Attend(torch.autograd.Function):
-    """Values averaged by the softmax of masked scores, feature-major: (N, D, T), (N, D, S), (N, D, S) -> (N, D, T).
-
-    With few features a head, matrix products are several times quicker where time steps lie side by side in memory
-    and the wide matrix comes second. Automatic differentiation asks for the slow ones, hence the gradients by hand.
-    N = groups, samples and heads.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, multiplier: Tensor | None
-    ) -> tuple[Tensor, ...]:
-        """Also the attention weights before dropout, block by block, (N'', T, S) each.
-
-        Args:
-            mask: what is added to the scores, (1, T, S).
-            multiplier: of the weights of the first rows, by dropout, (N' <= N, T, S).
-        """
-        mixed, shares = [], []
-        for block in attention_blocks(len(query), multiplier, query.device):
-            q, k, v = query[block], key[block], value[block]
-            share = (q.mT @ k if mask is None else torch.baddbmm(mask, q.mT, k)).softmax(-1)
-            mixed.append(v @ _dropped(share, multiplier, block).mT)
-            shares.append(share)
-        return torch.cat(mixed), *shares
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        query, key, value, _, multiplier = inputs
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(query, key, value, multiplier, *output[1:])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, multiplier, *shares = ctx.saved_tensors
-        of_query, of_key, of_value = [], [], []
-        for block, share in zip(attention_blocks(len(query), multiplier, query.device), shares, strict=True):
-            of_mixed = gradients[0][block]
-            of_value.append(of_mixed @ _dropped(share, multiplier, block))
-            of_share = _dropped(of_mixed.mT @ value[block], multiplier, block)
-            of_score = torch._softmax_backward_data(of_share, share, -1, share.dtype)
-            of_query.append(key[block] @ of_score.mT)
-            of_key.append(query[block] @ of_score)
-        return torch.cat(of_query), torch.cat(of_key), torch.cat(of_value), None, None
-
-
-def attention_blocks(count: int, multiplier: Tensor | None, device: torch.device) -> list[slice]:
-    """Blocks of heads, of which none has dropout in a part of it."""
-    dropped = 0 if multiplier is None else len(multiplier)
-    rest = in_blocks(count - dropped, HEADS_AT_ONCE, device) if count > dropped else []
-    first = in_blocks(dropped, HEADS_AT_ONCE, device) if dropped else []
-    return [*first, *(slice(dropped + block.start, dropped + block.stop) for block in rest)]
-
-
-def _dropped(share: Tensor, multiplier: Tensor | None, block: slice) -> Tensor:
-    if multiplier is None or block.start >= len(multiplier):
-        return share
-    return share * multiplier[block]
-
-
-class FeedForward(torch.autograd.Function):
-    """Two layers with ReLU and dropout between them, of every group: (G, N, E) -> (G, N, E).
-
-    Whether a hidden unit passes gradients is read off its value, so that neither the ReLU nor the dropout has to
-    remember anything. N = samples and time steps, F hidden width.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        x: Tensor, wide: Tensor, wide_bias: Tensor, narrow: Tensor, narrow_bias: Tensor,
-        keys: Tensor | None, rate: float, site: int,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        """Also the hidden units, block by block, (G', N, F) each.
-
-        Args:
-            x: (G, N, E).
-            wide: (G, F, E), its bias (G, F).
-            narrow: (G, E, F), its bias (G, E).
-            keys: of the noise, (G, B); None: no dropout.
-        """
-        out, hidden = [], []
-        for g in in_blocks(len(x), 1, x.device):
-            h = torch.baddbmm(wide_bias[g, None], x[g], wide[g].mT).relu()
-            if keys is not None and rate > 0:
-                rows = h.reshape(keys[g].numel(), -1)
-                h = (rows * kept(rows, rate, keys[g].flatten(), site)).reshape(h.shape)
-            out.append(torch.baddbmm(narrow_bias[g, None], h, narrow[g].mT))
-            hidden.append(h)
-        return torch.cat(out), *hidden
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, wide, _, narrow, _, keys, rate, _ = inputs
-        ctx.scale = 1.0 if keys is None or rate == 0 else dropout_scale(rate)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(x, wide, narrow, *output[1:])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, wide, narrow, *hidden = ctx.saved_tensors
-        told = []
-        for g, h in zip(in_blocks(len(x), 1, x.device), hidden, strict=True):
-            of_out = gradients[0][g]
-            of_h = torch.ops.aten.threshold_backward(of_out @ (narrow[g] * ctx.scale), h, 0)
-            told.append((of_h @ wide[g], of_h.mT @ x[g], of_h.sum(1), of_out.mT @ h, of_out.sum(1)))
-        return *(torch.cat(parts) for parts in zip(*told, strict=True)), None, None, None
-
-
 class GroupedAttention(nn.Module):
     """G multi-head attentions at once, with one packed projection of queries, keys and values.
 
@@ -256,28 +132,28 @@ class GroupedAttention(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, keys: Tensor | None, site: int
     ) -> Tensor:
         """Query (G, B, T, E), key and value (G, B, S, E), `mask` (T, S) -> (G, B, T, E)."""
-        (of_query, *others), samples = self.packed.parts(3), query.shape[1]
-        scale = (query.shape[-1] // self.heads) ** -0.5
-        parts = [(of_query[0] * scale, of_query[1] * scale), *others]
-        q, k, v = (self._heads(x, *part) for x, part in zip((query, key, value), parts, strict=True))
-        multiplier = self._multiplier(q, k, keys, site, samples)
-        mixed = Attend.apply(q, k, v, None if mask is None else mask[None], multiplier)[0]  # type: ignore[no-untyped-call]
-        return self.out(mixed.reshape(*query.shape[:2], query.shape[-1], -1).mT)  # type: ignore[no-any-return]
+        q, k, v = (
+            self._heads(grouped_linear(x, *part))
+            for x, part in zip((query, key, value), self.packed.parts(3), strict=True)
+        )
+        score = (q * q.shape[-1] ** -0.5) @ k.mT  # (G, B, H, T, S)
+        if mask is not None:
+            score = score + mask
+        mixed = self._mix(score.softmax(-1), v, keys, site)
+        return self.out(mixed.transpose(2, 3).flatten(3))  # type: ignore[no-any-return]
 
-    def _heads(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """A projection of x (G, B, T, E), feature-major: (G B H, E/H, T)."""
-        groups, samples, steps, width = x.shape
-        weight = weight[:, None].expand(-1, samples, -1, -1).flatten(0, 1)
-        bias = bias[:, None].expand(-1, samples, -1).reshape(groups * samples, width, 1)
-        return torch.baddbmm(bias, weight, x.flatten(0, 1).mT).reshape(-1, width // self.heads, steps)
+    def _heads(self, x: Tensor) -> Tensor:
+        """(G, B, T, E) -> (G, B, H, T, E/H)."""
+        return x.reshape(*x.shape[:-1], self.heads, -1).transpose(2, 3)
 
-    def _multiplier(self, q: Tensor, k: Tensor, keys: Tensor | None, site: int, samples: int) -> Tensor | None:
-        """What dropout multiplies the attention weights of the first groups with, (G' B H, T, S)."""
-        if keys is None or self.dropped == 0 or self.rate == 0:
-            return None
-        rows = self.dropped * samples
-        share = q.new_empty(()).expand(rows, self.heads, q.shape[-1], k.shape[-1])
-        return kept(share, self.rate, keys[:rows], site).flatten(0, 1)
+    def _mix(self, share: Tensor, value: Tensor, keys: Tensor | None, site: int) -> Tensor:
+        """Values averaged by the attention weights, some of which are dropped, (G, B, H, T, E/H)."""
+        n = self.dropped
+        if keys is None or n == 0 or self.rate == 0:
+            return share @ value
+        sizes = [n, len(share) - n]
+        (some, rest), (of_some, of_rest) = torch.split(share, sizes), torch.split(value, sizes)
+        return torch.cat([maybe_dropped(some, self.rate, keys, site) @ of_some, rest @ of_rest])
 
 
 class GroupedLayer(nn.Module):
@@ -308,15 +184,8 @@ class GroupedLayer(nn.Module):
             x, query = x[:, :, -1:], query[:, :, -1:]
         seen = self.attention(query, key, value, mask, keys, site)
         x = x + maybe_dropped(seen, self.rate, keys, site + 1)
-        return x + maybe_dropped(self._feed(self.norm_feed(x), keys, site + 2), self.rate, keys, site + 3)
-
-    def _feed(self, x: Tensor, keys: Tensor | None, site: int) -> Tensor:
-        of_groups = None if keys is None else keys.reshape(len(x), -1)
-        fed = FeedForward.apply(  # type: ignore[no-untyped-call]
-            x.flatten(1, 2), self.widen.weight, self.widen.bias, self.narrow.weight, self.narrow.bias,
-            of_groups, self.rate, site,
-        )  # fmt: skip
-        return fed[0].reshape(x.shape)  # type: ignore[no-any-return]
+        wide = maybe_dropped(self.widen(self.norm_feed(x)).relu(), self.rate, keys, site + 2)
+        return x + maybe_dropped(self.narrow(wide), self.rate, keys, site + 3)
 
 
 class GroupedTransformer(nn.Module):

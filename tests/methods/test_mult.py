@@ -8,17 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from methods.encoders.mult import (
-    Attend,
-    FeedForward,
-    GroupedTransformer,
-    MulT,
-    Rates,
-    causal_mask,
-    position_table,
-    positions,
-)
-from methods.noise import dropout, row_keys, split
+from methods.encoders.mult import GroupedTransformer, MulT, Rates, causal_mask, position_table, positions
+from methods.noise import row_keys, split
 
 NONE = Rates(0.0, 0.0, 0.0, 0.0)
 USUAL = Rates(0.25, 0.25, 0.1, 0.1)  # GMC code
@@ -233,39 +224,6 @@ def test_the_past_does_not_read_the_future() -> None:
     after = encoder(x, source, None)
     torch.testing.assert_close(before[:, :, :3], after[:, :, :3])
     assert not torch.allclose(before[:, :, 3:], after[:, :, 3:])
-
-
-# ---- gradients by hand ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dropped", [0, 3, 5])
-@pytest.mark.parametrize("heads_at_once", [2, 100])
-def test_gradients_of_attention(monkeypatch: pytest.MonkeyPatch, dropped: int, heads_at_once: int) -> None:
-    monkeypatch.setattr("methods.encoders.mult.HEADS_AT_ONCE", heads_at_once)
-    q, k, v = (torch.randn(5, 2, steps, dtype=torch.float64, requires_grad=True) for steps in (3, 4, 4))
-    mask = causal_mask(3, 4, torch.device("cpu")).double()[None]
-    multiplier = 2.0 * torch.randint(0, 2, (dropped, 3, 4)).double() if dropped else None
-    assert torch.autograd.gradcheck(
-        lambda *x: Attend.apply(*x, mask, multiplier)[0], (q, k, v), check_undefined_grad=False
-    )
-    score = (q.mT @ k + mask).softmax(-1)
-    share = score if multiplier is None else torch.cat([score[:dropped] * multiplier, score[dropped:]])
-    torch.testing.assert_close(Attend.apply(q, k, v, mask, multiplier)[0], (share @ v.mT).mT)
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.4])
-def test_gradients_of_the_feed_forward_part(rate: float) -> None:
-    shapes = [(2, 6, 3), (2, 4, 3), (2, 4), (2, 3, 4), (2, 3)]
-    parts = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    keys = torch.stack([row_keys(seed, 0, 3) for seed in (0, 1)])
-    assert torch.autograd.gradcheck(
-        lambda *x: FeedForward.apply(*x, keys, rate, 7)[0], parts, check_undefined_grad=False
-    )
-    x, wide, wide_bias, narrow, narrow_bias = parts
-    hidden = (x @ wide.mT + wide_bias[:, None]).relu()
-    hidden = dropout(hidden.reshape(6, 2, 4), rate, keys.flatten(), 7).reshape(hidden.shape)
-    expected = hidden @ narrow.mT + narrow_bias[:, None]
-    torch.testing.assert_close(FeedForward.apply(*parts, keys, rate, 7)[0], expected)
 
 
 # ---- dropout --------------------------------------------------------------------------------------------------------
