@@ -8,10 +8,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from bench.tracking import ARRAYS, Store, TrackingError, resolve_uri, safe_name, sqlite_path
-from datasets.errors import UserError
+from datasets.errors import UserError, without_secrets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,7 @@ def _report(
             f"{folder / 'index.html'}."
         )
     if not quiet:
-        _tell(f"{len(written)} files in {folder}, also kept with the grid's run in {plain_uri(store.uri)}")
+        _tell(f"{len(written)} files in {folder}, also kept with the grid's run in {without_secrets(store.uri)}")
         _tell(f"Open {folder / 'index.html'} in a browser.")
     return 0
 
@@ -242,7 +242,7 @@ def _origins(trainings: "pd.DataFrame") -> "Origins":
 
 def _context(store: Store, grid: Any, frame: "pd.DataFrame") -> dict[str, str]:
     """Where the numbers come from, for the head of the report."""
-    context = {"experiment": store.name, "tracking store": plain_uri(store.uri)}
+    context = {"experiment": store.name, "tracking store": without_secrets(store.uri)}
     context["finished cells"] = f"{frame['run_id'].nunique():,}"
     if grid is None:
         return context
@@ -257,12 +257,6 @@ def _context(store: Store, grid: Any, frame: "pd.DataFrame") -> dict[str, str]:
     return context
 
 
-def plain_uri(uri: str) -> str:
-    """A store's address without the login it may hold."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
-
-
 def ui_address(uri: str, asked: str | None) -> str:
     """Where the runs of a store can be looked at.
 
@@ -274,7 +268,7 @@ def ui_address(uri: str, asked: str | None) -> str:
         if asked and urlsplit(asked).scheme not in ("http", "https"):
             raise UserError(f"--ui takes the address of an MLflow UI, like {LOCAL_UI}, got '{asked}'.")
         return asked.rstrip("/")
-    return plain_uri(uri).rstrip("/") if uri.startswith(("http://", "https://")) else LOCAL_UI
+    return without_secrets(uri).rstrip("/") if uri.startswith(("http://", "https://")) else LOCAL_UI
 
 
 # ---- arrays -----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ MAY_IMPORT = {"datasets": set(), "methods": {"datasets"}, "analysis": {"datasets
 ONLY_IN = {
     "mlflow": {
         "bench.tracking.client",
+        "bench.tracking.origin",
         "bench.tracking.reading",
         "bench.tracking.studies",
         "bench.tracking.tables",

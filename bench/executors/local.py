@@ -105,7 +105,7 @@ class LocalExecutor:
     ) -> None:
         """Let a free slot's worker do `work`; what it returns are the `outcomes` of the event at its end."""
         try:
-            future = self._pools[slot].schedule(work, args=args)
+            future: Future[Any] = self._pools[slot].schedule(work, args=args)
         except RuntimeError:  # the fork server died a moment ago: a new pool starts it anew
             self.renew(slot)
             try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.tracking.faults import problem_of
-from bench.tracking.places import TrackingError, check_store, safe_name, shown, sqlite_path
+from bench.tracking.places import TrackingError, check_store, safe_name, sqlite_path
 from datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def plain_errors(uri: str) -> Iterator[None]:
         raise
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise TrackingError(
-            f"tracking store {shown(uri)} needs a database driver that is not installed: "
+            f"tracking store {uri} needs a database driver that is not installed: "
             f"{str(error).splitlines()[0].rstrip('.')}. For PostgreSQL: pip install psycopg2-binary"
         ) from error
     except (MlflowException, SQLAlchemyError, OSError) as error:  # requests' errors are OSErrors
@@ -131,13 +131,13 @@ class Experiment:
         if found is not None:
             if found.lifecycle_stage != "active":
                 raise TrackingError(
-                    f"experiment '{self.name}' was deleted in {shown(self.uri)}: restore it "
+                    f"experiment '{self.name}' was deleted in {self.uri}: restore it "
                     f"(mlflow experiments restore -x {found.experiment_id}) or give the grid another name."
                 )
             return str(found.experiment_id)
         if not create:
             names = ", ".join(sorted(e.name for e in self._client.search_experiments())) or "none"
-            raise TrackingError(f"no experiment '{self.name}' in {shown(self.uri)}; there are: {names}.")
+            raise TrackingError(f"no experiment '{self.name}' in {self.uri}; there are: {names}.")
         file = sqlite_path(self.uri)
         location = (file.parent / "mlartifacts" / safe_name(self.name)).as_uri() if file else None
         try:

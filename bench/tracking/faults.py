@@ -4,7 +4,7 @@ import os
 import ssl
 from collections.abc import Iterator
 
-from bench.tracking.places import DAMAGED, StoreUnreachable, TrackingError, shown
+from bench.tracking.places import DAMAGED, StoreUnreachable, TrackingError
 
 _LATER = (408, 429, 500, 502, 503, 504)
 """Statuses that a server, its database or a proxy before it gives while it is not ready."""
@@ -14,26 +14,25 @@ def problem_of(uri: str, error: Exception) -> TrackingError:
     """The error to raise for what MLflow, or what it talks through, has raised; a `StoreUnreachable` if it may pass."""
     if "out-of-date" in str(error):
         return TrackingError(
-            f"tracking store {shown(uri)} was made by an older MLflow: back it up, then run: mlflow db upgrade "
-            f"{shown(uri)}"
+            f"tracking store {uri} was made by an older MLflow: back it up, then run: mlflow db upgrade {uri}"
         )
     if "disk is full" in str(error) or "No space left" in str(error):
-        return StoreUnreachable(f"tracking store {shown(uri)}: the disk is full; make room.")
+        return StoreUnreachable(f"tracking store {uri}: the disk is full; make room.")
     if uri.startswith("http"):
         return _server_problem(uri, error)
     if uri.startswith("sqlite") and any(word in str(error) for word in ("malformed", "not a database")):
-        return TrackingError(f"tracking store {shown(uri)} cannot be used: {DAMAGED}")
+        return TrackingError(f"tracking store {uri} cannot be used: {DAMAGED}")
     if "readonly database" in str(error) or "unable to open database file" in str(error):
-        return StoreUnreachable(f"tracking store {shown(uri)}: the file or its folder is read-only; make it writable.")
-    text = _first_line(error).replace(uri, shown(uri))
+        return StoreUnreachable(f"tracking store {uri}: the file or its folder is read-only; make it writable.")
+    text = _first_line(error)
     passing = ("locked", "timed out", "onnection", "disk I/O", "temporarily", "terminating", "starting up")
     if isinstance(error, OSError) or any(word in text for word in passing):
-        return StoreUnreachable(f"tracking store {shown(uri)} cannot be reached: {text}")
-    return TrackingError(f"tracking store {shown(uri)} does not take the request: {text}")
+        return StoreUnreachable(f"tracking store {uri} cannot be reached: {text}")
+    return TrackingError(f"tracking store {uri} does not take the request: {text}")
 
 
 def _server_problem(uri: str, error: Exception) -> TrackingError:
-    causes, server = list(_causes(error)), f"tracking server {shown(uri)}"
+    causes, server = list(_causes(error)), f"tracking server {uri}"
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if tls is not None:
         return TrackingError(f"{server}: {_tls_reason(tls)}")

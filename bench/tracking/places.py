@@ -32,14 +32,6 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
 
 
-def shown(uri: str) -> str:
-    """`uri` without the password it may hold."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    return uri.replace(f":{parts.netloc.rpartition('@')[0].partition(':')[2]}@", ":...@", 1)
-
-
 def state_folder(uri: str, experiment: str) -> Path:
     """Where claims and the spool of an experiment live: beside a SQLite file, else in the working directory."""
     file = sqlite_path(uri)
@@ -61,8 +53,7 @@ def check_store(uri: str) -> None:
     scheme = urlsplit(uri).scheme.split("+")[0]
     if scheme not in SCHEMES:
         raise UserError(
-            f"tracking.uri '{shown(uri)}' is not a tracking store: "
-            "use sqlite:///FILE, http(s)://SERVER or a database URL."
+            f"tracking.uri '{uri}' is not a tracking store: use sqlite:///FILE, http(s)://SERVER or a database URL."
         )
     file = sqlite_path(uri)
     if file is None:

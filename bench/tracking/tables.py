@@ -157,7 +157,7 @@ def _run_row(run_id: str, name: str, experiment_id: int, folder: str, stamp: int
         "run_uuid": run_id,
         "name": name,
         "experiment_id": experiment_id,
-        "artifact_uri": append_to_uri_path(folder, run_id, "artifacts"),
+        "artifact_uri": append_to_uri_path(folder, run_id, "artifacts"),  # type: ignore[no-untyped-call]
         "source_type": "UNKNOWN",
         "source_name": "",
         "source_version": "",
@@ -174,7 +174,8 @@ def _insert_metrics(session: Any, store: Any, values: Mapping[str, Sequence[Valu
     """Insert every value, and for each key the last one again where MLflow looks for it."""
     from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric
 
-    rows, latest = [], {}
+    rows: list[dict[str, Any]] = []
+    latest: dict[tuple[str, str], dict[str, Any]] = {}
     for run_id, metrics in values.items():
         for key, value, stamp, step in metrics:
             is_nan, number = store.sanitize_metric_value(value)

@@ -77,7 +77,8 @@ def plans(_prepared: None) -> dict[str, Plan]:
 # ---- what there is ----------------------------------------------------------------------------------------------
 
 
-OTHERS = {"quickstart", "handwritten", "all-methods", "robult-paper", "raml-paper", *(f"question-{n}" for n in range(1, 5))}
+QUESTIONS = {f"question-{n}" for n in range(1, 5)}
+OTHERS = {"quickstart", "handwritten", "all-methods", "robult-paper", "raml-paper", *QUESTIONS}
 
 
 def test_every_table_with_something_to_run_has_a_grid() -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from bench.tracking import Store, StoreUnreachable, TrackingError
-from bench.tracking.places import shown
 from tests.bench.run_tools import write_grid
 from tests.server.runs import bench, grid
 from tests.server.services import ADMIN, PASSWORD, Server, free_port
@@ -154,19 +153,6 @@ def test_tls_that_does_not_fit_is_said_plainly(tmp_path: Path, monkeypatch: pyte
         assert "gives the right to edit" in str(problem(web.address))  # the connection stands
     with _web(200, "{}") as web:
         assert "write http://" in str(problem(web.address.replace("http", "https")))
-
-
-@pytest.mark.parametrize(
-    ("uri", "told"),
-    [
-        ("http://ada:secret@lab:5000", "http://ada:...@lab:5000"),
-        ("postgresql+psycopg://ada:se:cr@t@lab/x", "postgresql+psycopg://ada:...@lab/x"),
-        ("http://lab:5000", "http://lab:5000"),
-        ("sqlite:////tmp/a@b:c.db", "sqlite:////tmp/a@b:c.db"),
-    ],
-)
-def test_passwords_in_addresses_are_not_shown(uri: str, told: str) -> None:
-    assert shown(uri) == told
 
 
 def test_a_password_in_an_address_is_in_no_message() -> None:
