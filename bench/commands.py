@@ -107,13 +107,13 @@ def _run(name: str, plan: "Plan", *, fail_fast: bool, on: str | None) -> int:
     if summary.failed:
         _tell_failures(summary.failed, again)
         return 1
-    if not summary.finished and not summary.elsewhere:
-        _tell(f"nothing to do: all {summary.n_trainings} trainings are finished. See: bench report {plan.grid.name}")
-    else:
+    if summary.finished or summary.elsewhere:
         _tell(
             f"{len(summary.finished)} trainings, {n_cells} cells in {seconds(summary.seconds)}. "
             f"Next: bench report {plan.grid.name}, or bench ui"
         )
+    elif summary.saved:
+        _tell(f"nothing to do: all {summary.n_trainings} trainings are finished. See: bench report {plan.grid.name}")
     return 0 if summary.saved else 1
 
 

@@ -42,6 +42,9 @@ class Replicas(Protocol):
     def shared(self, call: str, batch: Batch) -> Any:
         """The same, all replicas on one batch (B, ...)."""
 
+    def set_rates(self, rates: Sequence[float]) -> None:
+        """The learning rate of each replica from now on, K of them."""
+
     def gradient_norms(self) -> dict[str, Tensor]:
         """Norm of the last step's gradient by child module, each (K,); 0 where there was none."""
 
@@ -99,6 +102,9 @@ class Alone:
     def shared(self, call: str, batch: Batch) -> Any:
         return tree_map(_lead, getattr(self.methods[0], call)(batch))
 
+    def set_rates(self, rates: Sequence[float]) -> None:
+        self.optimiser.param_groups[0]["lr"] = rates[0]
+
     def gradient_norms(self) -> dict[str, Tensor]:
         return {name: _norm(module)[None] for name, module in self.methods[0].named_children()}
 
@@ -148,7 +154,13 @@ class Stack:
         settings = self.settings
         rows = [nn.Parameter(row) for row in self.weights.detach()]  # views: one optimiser tensor a replica
         self.rows = rows
-        self.optimiser = torch.optim.Adam(rows, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        # One group moves all replicas at once; rates of their own take one each.
+        groups: Any = rows if settings.schedule == "none" else [{"params": [row]} for row in rows]
+        self.optimiser = torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+
+    def set_rates(self, rates: Sequence[float]) -> None:
+        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def _gather(self, trained: list[str]) -> None:
         """Move the trained weights into the rows of one matrix, (K, P), and stack the others as they are."""
@@ -184,6 +196,8 @@ class Stack:
         self.alone = self.methods[0]  # one that was let go is told neither stage nor mode
         self._gather(self.trained)
         self._optimise()
+        if self.settings.schedule != "none":
+            self.set_rates([old.param_groups[k]["lr"] for k in kept])
         for row, k in zip(self.rows, kept, strict=True):
             if old_rows[k] in old.state:
                 self.optimiser.state[row] = old.state[old_rows[k]]

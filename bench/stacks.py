@@ -25,7 +25,7 @@ def stack_key(training: Training) -> Hashable:
     hyper-parameters that are buffers of the method (`Method.hyper_buffers`).
     """
     method = METHODS.get(training.method.name)
-    if not (method.stackable and method.iterative) or training.settings.schedule != "none":
+    if not (method.stackable and method.iterative):
         return None
     spec = training.dataset.spec
     return (

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_map
 
 from bench.arrays import PSEUDO_EPOCH
@@ -41,6 +42,9 @@ from datasets.tasks import masked_mean
 from methods.base import Method, Stage
 from methods.noise import step_keys
 from methods.registry import METHODS
+
+PATIENCE, FACTOR = 20, 0.1
+"""Of `schedule: plateau`: epochs without a better validation loss, and what the rate is then multiplied by."""
 
 Row = dict[str, float]
 
@@ -134,6 +138,13 @@ class Replica:
     best_epoch: int = 0
     best_state: dict[str, Tensor] | None = None
     cells: dict[str, dict[str, Row]] = field(default_factory=dict)
+    schedule: ReduceLROnPlateau = field(init=False)
+    """Of the stage at hand."""
+
+    @property
+    def rate(self) -> float:
+        """Its learning rate."""
+        return float(self.schedule.optimizer.param_groups[0]["lr"])
 
     def look(self, row: Row) -> None:
         """Keep the weights if this epoch is the best on validation so far."""
@@ -295,15 +306,15 @@ class Trainer:
         epoch, stages = 0, stage_epochs(self.methods[0], self.settings.epochs)
         for stage, epochs in stages:
             self._enter(stage)
-            plateau = self._plateau()
+            self._begin_schedule()
             for done in range(epochs):
                 if not self.running:
                     return
                 started = time.perf_counter()
                 rows = self._train_epoch(epoch, (done / epochs, (done + 1) / epochs))
                 rows = [row | valid for row, valid in zip(rows, self._validate(), strict=True)]
-                if plateau is not None:
-                    self._adapt(plateau, rows[0])
+                if self.settings.schedule == "plateau":
+                    self._adapt(rows)
                 epoch += 1
                 self.trained_s += time.perf_counter() - started
                 yield list(self._told(rows, last=stage is stages[-1][0]))
@@ -327,16 +338,19 @@ class Trainer:
         self.models.refresh()
         self.models.begin(stage)
 
-    def _plateau(self) -> torch.optim.lr_scheduler.ReduceLROnPlateau | None:
-        """The schedule of the learning rate, which follows one validation loss: trainings that have it train alone."""
-        if self.settings.schedule == "none":
-            return None
-        return torch.optim.lr_scheduler.ReduceLROnPlateau(self.models.optimiser, patience=20, factor=0.1)
+    def _begin_schedule(self) -> None:
+        """A learning rate for each replica, which follows its own validation loss."""
+        for replica in self.replicas:
+            # A scheduler wants an optimiser: this one holds the rate and nothing else.
+            holder = torch.optim.SGD([torch.zeros(())], lr=self.settings.lr)
+            replica.schedule = ReduceLROnPlateau(holder, patience=PATIENCE, factor=FACTOR)
 
-    def _adapt(self, plateau: torch.optim.lr_scheduler.ReduceLROnPlateau, row: Row) -> None:
-        row["valid/loss"] = self._validation_loss()
-        row["lr"] = plateau.optimizer.param_groups[0]["lr"]
-        plateau.step(row["valid/loss"])
+    def _adapt(self, rows: list[Row]) -> None:
+        """Note each replica's validation loss and rate, and let the rate follow the loss."""
+        for replica, row, loss in zip(self.replicas, rows, self._validation_losses(), strict=True):
+            row["valid/loss"], row["lr"] = loss, replica.rate
+            replica.schedule.step(loss)
+        self.models.set_rates([replica.rate for replica in self.replicas])
 
     def _train_epoch(self, epoch: int, span: tuple[float, float]) -> list[Row]:
         """One pass; the loss terms stay on the device until its end.
@@ -529,14 +543,15 @@ class Trainer:
             rows.append(row | {"valid/score": float(np.mean([sign * s[self.task.primary] for s in scores.values()]))})
         return rows
 
-    def _validation_loss(self) -> float:
-        """Total loss on the validation split in batches of the training's size (contrastive terms depend on it)."""
+    def _validation_losses(self) -> list[float]:
+        """Each replica's loss on the validation split in batches of the training's size, as contrastive terms depend
+        on it."""
         train_mode(self.methods, False)
         part, losses = self.parts["valid"], []
         for start in range(0, len(part), self.batch_size):
             index = torch.arange(start, min(start + self.batch_size, len(part)), device=self.device)
-            losses.append(torch.stack(list(self.models.shared("loss", part.batch(index)).values())).sum())
-        return float(torch.stack(losses).mean())
+            losses.append(torch.stack(list(self.models.shared("loss", part.batch(index)).values())).sum(0))  # (K,)
+        return torch.stack(losses).mean(0).tolist()
 
     def _evaluate(self) -> None:
         """Metrics of `split` at the last epoch and at the best validation epoch, into `cells`."""

@@ -20,6 +20,9 @@ def _tidy_up() -> None:
 
 def _end_if_alone(*_: object) -> None:
     if os.getppid() != _scheduler:
+        if os.getpgrp() == _scheduler:  # what else of it was stopped, multiprocessing's resource tracker, goes on too
+            signal.signal(signal.SIGCONT, signal.SIG_IGN)
+            os.killpg(_scheduler, signal.SIGCONT)
         _tidy_up()
         os._exit(0)  # at once, and in silence: it may be in the middle of its imports, or of its own end
 

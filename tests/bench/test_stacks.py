@@ -103,6 +103,26 @@ def test_sequences_stack_as_well(method: str) -> None:
         same(ours, results([training])[0])
 
 
+def test_each_replica_has_its_own_learning_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And keeps it when others are dropped."""
+    monkeypatch.setattr("bench.trainer.PATIENCE", 0)
+    asked = trainings("unimodal", ratios="[0.1]", seeds=4, schedule="plateau", epochs=12, lr=1e-2)
+    together, alone = results(asked), [results([training])[0] for training in asked]
+    for ours, one in zip(together, alone, strict=True):
+        same(ours, one)
+    rates = [[row["lr"] for row in result.curves] for result in together]
+    assert len({tuple(own) for own in rates}) > 1
+
+    dropping = Trainer(asked, data_of(asked[0]))
+    for epoch, _ in enumerate(dropping.epochs(), start=1):
+        if epoch == 5:
+            dropping.drop([asked[0].id, asked[2].id], "not needed")
+    kept = dropping.results()
+    for k in (1, 3):
+        assert isinstance(kept[k], Result)
+        same(kept[k], alone[k])
+
+
 def test_replicas_may_differ_in_the_values_of_buffers() -> None:
     asked = trainings("robult: {tau: [0.2, 1.0], lambda_rec: [0.5, 2.0]}", seeds=1, lr=1e-4, epochs=4)
     assert len({stack_key(training) for training in asked}) == 1
@@ -128,7 +148,6 @@ def test_what_has_another_structure_does_not_stack() -> None:
 
 def test_some_train_alone() -> None:
     assert stack_key(trainings("constant", seeds=1)[0]) is None
-    assert stack_key(trainings("gmc", seeds=1, schedule="plateau")[0]) is None
 
 
 class Fragile(odd_methods.Linear):
