@@ -7,6 +7,7 @@ Shapes: K replicas, B batch, P trained weights of a replica.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -56,13 +57,31 @@ class Replicas(Protocol):
 
 
 def make_replicas(methods: Sequence[Method], settings: TrainSettings) -> Replicas:
-    """The one method as it is, or several as a stack."""
+    """The one method as it is, or several as a stack; from here on this process computes as `settings.precision` says.
+
+    torch would let convolutions use TF32 unasked.
+    """
+    torch.set_float32_matmul_precision("high" if settings.precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
     return Alone(methods[0], settings) if len(methods) == 1 else Stack(methods, settings)
 
 
 def train_mode(methods: Sequence[Method], on: bool) -> None:
     for method in methods:
         method.train(on)
+
+
+def mixed_precision(method: Method, settings: TrainSettings) -> AbstractContextManager[Any]:
+    """Where a method computes its answers: in bfloat16 what torch trusts it with, if the settings say so."""
+    if settings.precision != "bf16":
+        return nullcontext()
+    device = next((p.device.type for p in method.parameters()), "cpu")
+    return torch.autocast(device, torch.bfloat16)
+
+
+def _full(x: Tensor) -> Tensor:
+    """An answer in float32 again."""
+    return x.float() if x.dtype is torch.bfloat16 else x
 
 
 class Alone:
@@ -73,6 +92,7 @@ class Alone:
     def __init__(self, method: Method, settings: TrainSettings) -> None:
         self.methods: Sequence[Method] = [method]
         self.settings = settings
+        self.mixed = mixed_precision(method, settings)
         self.learnable = {name for name, p in method.named_parameters() if p.requires_grad}
 
     def begin(self, stage: Stage) -> None:
@@ -85,7 +105,8 @@ class Alone:
 
     def step(self, batch: Batch, moves: NDArray[Any]) -> dict[str, Tensor]:
         method = self.methods[0]
-        terms = method.loss(tree_map(_first, batch))
+        with self.mixed:
+            terms = tree_map(_full, method.loss(tree_map(_first, batch)))
         self.optimiser.zero_grad()
         if moves[0]:
             torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
@@ -96,11 +117,12 @@ class Alone:
 
     @torch.no_grad()
     def each(self, call: str, batch: Batch) -> Any:
-        return tree_map(_lead, getattr(self.methods[0], call)(tree_map(_first, batch)))
+        return self.shared(call, tree_map(_first, batch))
 
     @torch.no_grad()
     def shared(self, call: str, batch: Batch) -> Any:
-        return tree_map(_lead, getattr(self.methods[0], call)(batch))
+        with self.mixed:
+            return tree_map(_lead, getattr(self.methods[0], call)(batch))
 
     def set_rates(self, rates: Sequence[float]) -> None:
         self.optimiser.param_groups[0]["lr"] = rates[0]
@@ -120,7 +142,7 @@ def _first(x: Tensor) -> Tensor:
 
 
 def _lead(x: Tensor) -> Tensor:
-    return x[None]
+    return _full(x)[None]
 
 
 def _norm(module: nn.Module) -> Tensor:
@@ -137,6 +159,7 @@ class Stack:
     def __init__(self, methods: Sequence[Method], settings: TrainSettings) -> None:
         self.methods = methods
         self.settings = settings
+        self.mixed = mixed_precision(methods[0], settings)
         self.alone = methods[0]
         """Through which all are called; its own weights are replaced in every call."""
         self.learnable = [name for name, p in self.alone.named_parameters() if p.requires_grad]
@@ -209,7 +232,8 @@ class Stack:
             return functional_call(self.alone, (dict(parameters), dict(buffers)), (call, batch))
 
         over = vmap(one, in_dims=(0, 0, None if shared else 0), randomness="error")
-        return over(parameters, self.buffers, batch)
+        with self.mixed:
+            return tree_map(_full, over(parameters, self.buffers, batch))
 
     def step(self, batch: Batch, moves: NDArray[Any]) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = self._call("loss", self._state(gradient=True), batch, shared=False)

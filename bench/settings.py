@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Schedule = Literal["none", "plateau"]
+Precision = Literal["float32", "tf32", "bf16"]
 LabelSampler = Literal["shuffle", "stratified", "labelled_only"]
 
 
@@ -32,6 +33,11 @@ class TrainSettings(BaseModel):
         default="shuffle",
         description="shuffle: as drawn; stratified: at least one labelled sample in each batch; "
         "labelled_only: the rest is not seen; not given: our choice",
+    )
+    precision: Precision = Field(
+        default="float32",
+        description="arithmetic of products: tf32 keeps 10 bits of float32's 23, on GPUs that have it; bf16 is torch's "
+        "automatic mixed precision; weights stay float32; not given: float32",
     )
     missing_rate: Rate | dict[str, Rate] = Field(
         0.0,

@@ -102,7 +102,9 @@ class GRU(Recurrence):
 
     def forward(self, x: Tensor) -> Tensor:
         inputs = F.linear(x, self.weight_ih_l0, self.bias_ih_l0).transpose(0, 1)  # (T, B, 3H)
-        return GatedSteps.apply(inputs, self.weight_hh_l0, self.bias_hh_l0)[0].transpose(0, 1)  # type: ignore[no-any-return, no-untyped-call]
+        with torch.autocast(x.device.type, enabled=False):  # errors of half precision would add up over the steps
+            states = GatedSteps.apply(inputs.float(), self.weight_hh_l0, self.bias_hh_l0)[0]  # type: ignore[no-untyped-call]
+        return states.transpose(0, 1)  # type: ignore[no-any-return]
 
 
 class LSTM(Recurrence):
