@@ -1,6 +1,7 @@
 """What the documentation tells people to type: run where that takes seconds, else read by the command line itself."""
 
 import functools
+import os
 import re
 import shlex
 import shutil
@@ -215,6 +216,8 @@ def unknown(command: Command) -> str | None:
         asked = {extra for group in extras for extra in group.split(",")}
         odd = sorted(asked - set(setup["optional-dependencies"]))
         return f"there is no extra {odd}" if odd else None
+    if first.startswith("docker/"):
+        return None if os.access(ROOT / first, os.X_OK) else f"there is no script {first} to run"
     if first.startswith(".venv/bin/"):
         return None if (ROOT / first).exists() or first.endswith(("pytest", "ruff", "mypy")) else f"no program {first}"
     return None if first in OTHER else f"'{first}' is no program that this documentation may name"
