@@ -82,7 +82,7 @@ def _run(name: str, plan: "Plan", *, fail_fast: bool, on: str | None) -> int:
     from bench.progress import make_display, seconds
     from bench.runner import Runner
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    stop_when_told()
     again = f"bench run {name}" + (f" --on {on}" if on else "")
     for skip in plan.skipped:
         _tell(f"impossible: {skip.method} on {skip.dataset}: {skip.reason}")
@@ -115,6 +115,13 @@ def _run(name: str, plan: "Plan", *, fail_fast: bool, on: str | None) -> int:
     elif summary.saved:
         _tell(f"nothing to do: all {summary.n_trainings} trainings are finished. See: bench report {plan.grid.name}")
     return 0 if summary.saved else 1
+
+
+def stop_when_told() -> None:
+    """Take SIGTERM, and the end of the terminal where that is not ignored (nohup), for a Ctrl-C."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _interrupt)
 
 
 def _interrupt(*_: Any) -> None:

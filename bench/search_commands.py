@@ -1,7 +1,6 @@
 """What `bench search` and its commands do, once the heavy imports are paid for."""
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,12 +19,13 @@ if TYPE_CHECKING:
 
 def run_search(name: str, *, resume: bool, grid: bool, trials: int | None, out: Path, as_json: bool) -> int:
     """`bench search`: exit code 0 when the budget is spent, 1 when nothing came of it, 130 when interrupted."""
+    from bench.commands import stop_when_told
     from bench.progress import seconds
     from bench.search.display import make_display
     from bench.search.loop import Searcher
 
     search = _asked(name, grid=grid, trials=trials)
-    signal.signal(signal.SIGTERM, _interrupt)
+    stop_when_told()
     words = "".join([f"bench search {name} --resume", " --grid" * grid, f" --trials {trials}" if trials else ""])
     searcher = Searcher(search, make_display(), resume=resume)
     ended = searcher.run()
@@ -74,10 +74,6 @@ def _asked(name: str, *, grid: bool = False, trials: int | None = None) -> "Sear
     if trials is not None:
         search = replace(search, budget=search.budget.model_copy(update={"trials": trials}))
     return search
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _tell(text: str) -> None:

@@ -16,7 +16,9 @@ def preload() -> ForkServerContext:
     os.environ[FOLDER] = util.get_temp_dir()
     context = get_context("forkserver")
     context.set_forkserver_preload(["bench.executors.tether", "bench.executors.worker"])
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # a closed terminal is the scheduler's affair
     forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, heard)
     return context
 
 

@@ -11,7 +11,7 @@ import signal
 
 from bench.executors.forkserver import FOLDER, wake_when_parent_dies
 
-_scheduler = os.getppid()
+_fork_server, _scheduler = os.getpid(), os.getppid()
 
 
 def _tidy_up() -> None:
@@ -19,7 +19,7 @@ def _tidy_up() -> None:
 
 
 def _end_if_alone(*_: object) -> None:
-    if os.getppid() != _scheduler:
+    if os.getpid() == _fork_server and os.getppid() != _scheduler:  # no worker that was just forked
         if os.getpgrp() == _scheduler:  # what else of it was stopped, multiprocessing's resource tracker, goes on too
             signal.signal(signal.SIGCONT, signal.SIG_IGN)
             os.killpg(_scheduler, signal.SIGCONT)

@@ -34,8 +34,9 @@ def start(*words: str, cwd: Path) -> "subprocess.Popen[str]":
 
 
 def _hear_interrupts() -> None:
-    """A test run started in the background ignores SIGINT, and so would what it starts."""
+    """A test run started in the background, or under nohup, ignores them, and so would what it starts."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def bench(*words: str, cwd: Path, timeout: float = 240) -> "subprocess.CompletedProcess[str]":

@@ -1,4 +1,4 @@
-"""Processes that are stopped (SIGSTOP, Ctrl-Z): given up by the watchdog, and never left behind."""
+"""Stopped processes (SIGSTOP, Ctrl-Z) and closed terminals: given up by the watchdog, and never left behind."""
 
 import os
 import random
@@ -13,7 +13,7 @@ from tests.chaos.arena import Arena, Cells, Story, undisturbed, until
 
 pytestmark = pytest.mark.chaos
 
-N = 6
+N = 12
 GRID = f"""
 name: stopped
 methods: [{{"{ODD}:Linear": {{pause_s: 0.1, label: slow}}}}]
@@ -36,6 +36,7 @@ def arena(tmp_path: Path, truth: Cells, story: Story) -> Arena:
     arena = Arena(tmp_path / "grid", GRID, truth, story)
     life = arena.start()
     assert until(lambda: life.poll() is not None or (finished_cells(arena.folder) and arena.workers()), 300)
+    story.tell(f"{len(finished_cells(arena.folder))} of {3 * N} cells are finished")
     return arena
 
 
@@ -61,5 +62,16 @@ def test_what_is_stopped_does_not_outlive_its_scheduler(arena: Arena, rng: rando
         rng.choice(arena.workers()).suspend()
     arena.life.kill()
     arena.end()
+    arena.check_after_death()
+    arena.finish()
+
+
+def test_a_run_ends_with_its_terminal(arena: Arena) -> None:
+    """When an ssh connection breaks, every process of the run gets SIGHUP."""
+    assert arena.life is not None
+    os.killpg(arena.life.pid, signal.SIGHUP)
+    err = arena.end()
+    assert arena.life.returncode == 130, err
+    assert "cut short. The same command goes on: bench run grid.yaml" in err
     arena.check_after_death()
     arena.finish()
