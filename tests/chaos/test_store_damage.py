@@ -18,7 +18,7 @@ def check_refusal(code: int, err: str, arena: Arena, kept: dict[str, bytes]) -> 
     told = [line for line in err.splitlines() if line.startswith("bench: ")]
     assert code == 1, err
     assert len(told) == 1, err
-    assert str(arena.folder / "mlflow.db") in told[0]
+    assert "mlflow.db" in told[0]
     assert "put a backup in its place" in told[0]
     now = spooled(arena.folder)
     assert {name: now.get(name) for name in kept} == kept
