@@ -77,6 +77,7 @@ def test_other_content_is_refused(monkeypatch, tmp_path):
         (gzip.compress(b"1,2,x"), "cannot be read from"),
         (gzip.compress(b"1,2,3"), r"has shape \(1, 3\) in .*, expected \(1797, 65\)"),
     ],
+    ids=["absent", "no gzip", "cut", "no numbers", "one row"],  # gzip writes the time into its bytes
 )
 def test_a_damaged_bundle_is_told_in_one_sentence(monkeypatch, tmp_path, content, told):
     bundle(monkeypatch, tmp_path, content)
