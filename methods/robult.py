@@ -36,9 +36,9 @@ class RobultConfig(EncoderConfig):
     # Contrast, Eq. 2-7
     tau: float = hyper(
         0.3,
-        source="not given: GMC code's temperature on CMU-MOSI and -MOSEI; a search over tau and kappa (60 trials, digits "
-        "and synthetic, 5 % labels, 3 seeds) prefers 0.4 to 0.9 and kappa above 1, by 0.014 of accuracy on test (standard "
-        "error 0.005): too little to leave a published value for",
+        source="not given: GMC code's temperature on CMU-MOSI and -MOSEI; a search over tau and kappa (60 trials, "
+        "digits and synthetic, 5 % labels, 3 seeds) prefers 0.4 to 0.9 and kappa above 1, by 0.014 of accuracy on "
+        "test (standard error 0.005): too little to leave a published value for",
         search=(0.1, 1.0),
         log=True,
         ge=0.05,  # below, the squared proximities of Eq. 5 leave single precision
