@@ -1,12 +1,13 @@
 """Fusion weights, feature by feature, as a corruption grows (RAML, Figure 5)."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.curves.panels import Drawing, Floats, explain, plain_style
+from analysis.curves.panels import LETTER, Drawing, Floats, explain, plain_style
 from analysis.figures import INK
 from analysis.results import some
 from datasets.errors import UserError
@@ -14,6 +15,8 @@ from datasets.errors import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+BOLD_LETTER = 0.1
+"""Width of an average letter of a title, in inches."""
 MAX_ACROSS = 3
 """Modalities beside each other; more go on below."""
 
@@ -75,7 +78,8 @@ def _draw_strips(
     lines = -(-len(arrays) // across)  # of one method
     width = max(6.5, 1.2 + 3.3 * across)
     with plain_style():
-        height = 1.45 + lines * len(rows) * (0.42 + 0.23 * len(levels))
+        title = wrap(f"{dataset}: fusion weights under {corruption}", int(width / BOLD_LETTER))
+        height = 1.25 + 0.2 * len(title) + lines * len(rows) * (0.42 + 0.23 * len(levels))
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(lines * len(rows), across, squeeze=False)
         for ax in axes.ravel():
@@ -98,13 +102,12 @@ def _draw_strips(
                 for level, mean in enumerate(strips.mean(1)):
                     ax.annotate(f"{mean:.2f}", (1, level), (4, 0), xycoords=("axes fraction", "data"),
                                 textcoords="offset points", fontsize=8, va="center", color=INK)  # fmt: skip
-        figure.supylabel(f"level of {corruption}", fontsize=9, parse_math=False)
+        beside = wrap(f"level of {corruption}", max(int(0.7 * height / LETTER), 12))
+        figure.supylabel("\n".join(beside), fontsize=9, parse_math=False)
         bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 2.2 / height), aspect=16, pad=0.03)
         bar.ax.tick_params(labelsize=8)
         bar.set_label("weight", fontsize=9)
-        figure.suptitle(
-            f"{dataset}: fusion weights under {corruption}", fontsize=11, fontweight="bold", parse_math=False
-        )
+        figure.suptitle("\n".join(title), fontsize=11, fontweight="bold", parse_math=False)
         words = f"in the order of the weights of {next(iter(arrays))} at level {levels[0]:g}; mean over test samples."
         explain(figure, f"A column is one of the {len(order)} features, {words} Numbers: mean over features.")
     return figure
