@@ -388,6 +388,10 @@ def _named_legend(
 # ---- Figure 9: pseudo-labels ------------------------------------------------------------------------------
 
 
+MOST_COUNTED = 12
+"""Classes up to which the fields of a confusion matrix have room for their counts."""
+
+
 def draw_confusion(judged: PseudoLabels, *, title: str, names: Mapping[int, str] | None = None) -> "Figure":
     """Pseudo-labels against the truth, all and without those of low weight (Robult, Figure 9).
 
@@ -411,12 +415,13 @@ def draw_confusion(judged: PseudoLabels, *, title: str, names: Mapping[int, str]
         bar.set_label("share of the true class", fontsize=8)
         bar.ax.tick_params(labelsize=8)
         figure.suptitle(title, fontsize=11, fontweight="bold", parse_math=False)
+        counted = "Numbers are counts. " if n <= MOST_COUNTED else ""
         chance = f"{judged.null.min():.3f} to {judged.null.max():.3f}"
         _explain(
             figure,
             f"Right: without the {100 * judged.dropped_share:.0f}% of lowest weight in each batch; dropping as many at "
             f"random gives {chance} in {len(judged.null)} draws. AUROC of the weight for 'right': {judged.auroc:.2f}. "
-            f"Numbers are counts. {judged.note and judged.note[0].upper() + judged.note[1:] + '.'}",
+            f"{counted}{judged.note and judged.note[0].upper() + judged.note[1:] + '.'}",
             width,
         )
     return figure
@@ -430,7 +435,7 @@ def _draw_matrix(
     n = len(judged.classes)
     size = float(np.clip(62 / n, 5, 8.5))
     for i, j in np.ndindex(n, n):
-        if n <= 12 and counts[i, j]:
+        if n <= MOST_COUNTED and counts[i, j]:
             colour = "white" if shares[i, j] > 0.55 else INK
             ax.text(j, i, f"{counts[i, j]:d}", ha="center", va="center", fontsize=size, color=colour)
     labels = [names.get(c, str(c)) if names else str(c) for c in judged.classes]
