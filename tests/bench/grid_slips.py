@@ -112,7 +112,7 @@ SLIPS = [
     (with_line("train: {epochs: [1, two]}"), "grid.yaml:3: train.epochs[1]: expected a whole number, got 'two'"),
     (with_line("train:\n  lr: 0"), "grid.yaml:4: train.lr: expected a number above 0, got 0"),
     (with_line("train:\n  epoch: 3"), "grid.yaml:4: train: 'train' has no setting 'epoch'. Did you mean 'epochs'? It has: epochs, batch_size, lr, "
-     "weight_decay, clip_norm, schedule, label_sampler, missing_rate, datasets"),
+     "weight_decay, clip_norm, schedule, label_sampler, precision, missing_rate, datasets"),
     (with_line("train: {schedule: plato}"), "grid.yaml:3: train.schedule: expected one of none, plateau, got 'plato'. Did you mean 'plateau'?"),
     (with_line("train: {datasets: {leters: {epochs: 3}}}"), "grid.yaml:3: train.datasets: no data set of this grid is called 'leters'. "
      "Did you mean 'letters'? It has: letters"),
@@ -131,7 +131,7 @@ SLIPS = [
     (with_line("tracking: {uri: 3}"), "grid.yaml:3: tracking.uri: expected text, got 3: put it in quotes"),
     (with_line("tracking: {uri: runs.db}"), "grid.yaml:3: tracking.uri: 'runs.db' is not a URI. Did you mean 'sqlite:///runs.db'?"),
     (with_line("tracking: {uri: 'sqlite://a/b.db'}"), "grid.yaml:3: tracking.uri: 'sqlite://a/b.db' needs three slashes. Did you mean 'sqlite:///a/b.db'?"),
-    (with_line("executor: {kind: ray}"), "grid.yaml:3: executor.kind: expected local, got 'ray'"),
+    (with_line("executor: {kind: slurm}"), "grid.yaml:3: executor.kind: expected one of local, ray, got 'slurm'"),
     (with_line("executor: {devices: gpu}"), "grid.yaml:3: executor.devices: unknown devices 'gpu': write auto, cpu or a list such as ['cuda:0', 'cuda:1']"),
     (with_line("executor: {devices: [gpu]}"), "grid.yaml:3: executor.devices[0]: unknown device 'gpu': write cpu, mps, cuda or cuda:0, cuda:1, ..."),
     (with_line("executor: {devices: ['cuda:0', 'cuda:0']}"), "grid.yaml:3: executor.devices: a device is given twice; "
