@@ -22,10 +22,10 @@ quickstart: install  ## Run the main job: 4 methods x 2 data sets, then the repo
 	$(BIN)/bench report quickstart
 
 test: install  ## The tests (under 10 minutes on 2 cores)
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow and not chaos"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not chaos"
 
 test-all: install  ## All tests, slow ones and random kills included
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not chaos"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not chaos"
 	$(MAKE) test-chaos
 
 test-chaos: install  ## 100 random kills, full disks, jumping clocks, damaged files (under 30 minutes); CHAOS_SEED=N repeats

@@ -21,8 +21,6 @@ from datasets.errors import UserError
 from tests.bench.run_tools import bench, query, write_grid
 from tests.datasets.fixtures import make_own_folder
 
-pytestmark = pytest.mark.xdist_group("reproduce")  # they share a finished grid
-
 GRID = """
 name: again
 methods: [unimodal, constant]

@@ -22,8 +22,6 @@ from tests.bench.run_tools import (
     write_grid,
 )
 
-pytestmark = pytest.mark.xdist_group("run")  # they share a finished grid, and start two busy workers each
-
 SMALL = """
 name: small
 methods: [robult, gmc, unimodal, constant]

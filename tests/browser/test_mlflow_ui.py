@@ -24,7 +24,6 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(not (DRIVER and BROWSER), reason="needs chromium and chromedriver on PATH"),
 ]
 

@@ -26,7 +26,6 @@ from tests.browser.test_mlflow_ui import BROWSER, DRIVER
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(not (DRIVER and BROWSER), reason="needs chromium and chromedriver on PATH"),
 ]
 

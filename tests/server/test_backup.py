@@ -52,7 +52,6 @@ def kept(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("server")
 def test_a_restored_server_is_the_one_that_was_kept(server: Server, kept: Path, tmp_path: Path) -> None:
     before, artifacts = content(server), files(server.artifacts)
     assert artifacts
@@ -82,7 +81,6 @@ def test_a_restored_server_is_the_one_that_was_kept(server: Server, kept: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("server")
 def test_a_damaged_backup_changes_nothing(server: Server, kept: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     damaged.mkdir()
@@ -99,7 +97,6 @@ def test_a_damaged_backup_changes_nothing(server: Server, kept: Path, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("server")
 def test_a_backup_that_fails_leaves_nothing(server: Server, tmp_path: Path) -> None:
     env = server.environment() | {"DATABASE_URI": server.postgres.uri + "_of_another_name", "PYTHON": sys.executable}
     done = subprocess.run([DOCKER / "backup", "--direct", tmp_path], env=env, capture_output=True, text=True)
@@ -158,7 +155,6 @@ def test_a_bucket_goes_into_a_backup_and_back(s3: dict[str, str], tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("server")
 def test_a_server_keeps_its_artifacts_in_a_bucket(s3: dict[str, str], tmp_path: Path) -> None:
     with running(tmp_path / "server", "s3://lab/mlflow", s3) as server:
         write_grid(tmp_path, grid("bucket", seeds=1, uri=server.uri) + "save: [embeddings]\n")

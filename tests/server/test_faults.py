@@ -159,7 +159,6 @@ def test_a_password_in_an_address_is_in_no_message() -> None:
     assert "secret" not in str(problem(f"http://ada:secret@127.0.0.1:{free_port()}"))
 
 
-@pytest.mark.xdist_group("server")
 @pytest.mark.parametrize(
     ("login", "says"),
     [
@@ -179,7 +178,6 @@ def test_logins_that_fail(
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("server")
 def test_the_command_line_says_it_in_one_line(server: Server, tmp_path: Path) -> None:
     write_grid(tmp_path, grid("login", seeds=1, uri=server.uri))
     for command in (("run", "grid.yaml"), ("report", "login"), ("doctor",)):
@@ -190,7 +188,6 @@ def test_the_command_line_says_it_in_one_line(server: Server, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("server")
 def test_a_user_who_may_only_read_is_told_so(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", ADMIN)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)

@@ -42,7 +42,6 @@ def break_and_mend(server: Server, experiment: str, outage_s: float) -> None:
     server.start()
 
 
-@pytest.mark.xdist_group("server")
 def test_two_schedulers_lose_nothing_when_the_server_freezes_and_dies(server: Server, tmp_path: Path) -> None:
     together = tmp_path / "together"
     write_grid(together, grid("outage", seeds=8, uri=server.uri))
@@ -55,7 +54,6 @@ def test_two_schedulers_lose_nothing_when_the_server_freezes_and_dies(server: Se
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("server")
 def test_a_minute_without_the_server_loses_nothing(server: Server, tmp_path: Path) -> None:
     together = tmp_path / "together"
     write_grid(together, grid("minute", seeds=40, uri=server.uri))
@@ -71,7 +69,6 @@ def test_a_minute_without_the_server_loses_nothing(server: Server, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("server")
 def test_a_database_that_dies_is_waited_for(server: Server, tmp_path: Path) -> None:
     write_grid(tmp_path / "run", grid("database", seeds=12, uri=server.uri))
     scheduler = start("run", "grid.yaml", cwd=tmp_path / "run")
@@ -86,7 +83,6 @@ def test_a_database_that_dies_is_waited_for(server: Server, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("server")
 def test_two_machines_that_share_but_the_server_leave_each_result_once(server: Server, tmp_path: Path) -> None:
     text = grid("machines", seeds=8, uri=server.uri)
     folders = [tmp_path / name for name in ("first", "second")]
@@ -100,7 +96,6 @@ def test_two_machines_that_share_but_the_server_leave_each_result_once(server: S
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("server")
 def test_a_killed_scheduler_is_followed_by_one_on_another_machine(server: Server, tmp_path: Path) -> None:
     text = grid("heir", seeds=8, uri=server.uri)
     first, second = tmp_path / "first", tmp_path / "second"
