@@ -5,6 +5,7 @@ keep the names, shapes, gate order and initial values they have there.
 Shapes: B batch, T time steps, D features, H hidden width, d latent width.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -94,6 +95,12 @@ class GatedSteps(torch.autograd.Function):
         return of_inputs, flat.mT @ before.flatten(0, 1), flat.sum(0)
 
 
+def in_full_precision(device: str) -> AbstractContextManager[Any]:
+    """No mixed precision, on a device that has it."""
+    available = torch.amp.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if available else nullcontext()
+
+
 class GRU(Recurrence):
     """All states of a gated recurrent unit: (B, T, D) -> (B, T, H), as `nn.GRU(D, H, batch_first=True)`."""
 
@@ -102,7 +109,7 @@ class GRU(Recurrence):
 
     def forward(self, x: Tensor) -> Tensor:
         inputs = F.linear(x, self.weight_ih_l0, self.bias_ih_l0).transpose(0, 1)  # (T, B, 3H)
-        with torch.autocast(x.device.type, enabled=False):  # errors of half precision would add up over the steps
+        with in_full_precision(x.device.type):  # errors of half precision would add up over the steps
             states = GatedSteps.apply(inputs.float(), self.weight_hh_l0, self.bias_hh_l0)[0]  # type: ignore[no-untyped-call]
         return states.transpose(0, 1)  # type: ignore[no-any-return]
 
