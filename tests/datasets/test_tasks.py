@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import tensor
 
@@ -100,6 +100,7 @@ def test_the_loss_reads_labelled_samples_alone_and_is_zero_without_any(task):
 @given(seed=st.integers(0, 10_000))
 def test_outputs_survive_the_way_over_probabilities(task, seed):
     output, target = random_case(task, seed=seed)
+    assume(output.abs().min() > 1e-6)  # one that rounding carries over a threshold is another prediction
     back = task.from_probabilities(task.probabilities(output))
     assert torch.allclose(task.probabilities(back), task.probabilities(output), atol=1e-5)
     assert torch.equal(task.pseudo_groups(back), task.pseudo_groups(output))
