@@ -22,7 +22,7 @@ def _run() -> int:
     if not any(Path(place or ".").absolute() == Path.cwd() for place in sys.path):
         sys.path.append(str(Path.cwd()))
     try:
-        from bench.cli import app
+        from bench.cli.app import app
 
         return int(app(prog_name="bench", standalone_mode=False) or 0)
     except UserError as error:

@@ -57,7 +57,7 @@ def this_session() -> Session:
     """What this process runs on, looked up once."""
     import torch
 
-    from bench.plan import PROTOCOL
+    from bench.grid.plan import PROTOCOL
 
     code, diff = git_state()
     told = {

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from bench.arrays import NOTHING
-from bench.grid import Grid
-from bench.grid_file import parse_grid
-from bench.plan import Plan, Training, make_plan
-from bench.problems import GridError
+from bench.grid.file import parse_grid
+from bench.grid.grid import Grid
+from bench.grid.plan import Plan, Training, make_plan
+from bench.grid.problems import GridError
 from bench.provenance import Session, this_session
 from bench.tracking import record_of
 from bench.tracking.origin import Origin, origin_of
@@ -104,7 +104,7 @@ def reproduce(uri: str, run_id: str, device: str = "auto") -> Reproduction:
     import torch
 
     from bench.executors.worker import reason_of
-    from bench.trainer import TrainingFailed, train
+    from bench.training.trainer import TrainingFailed, train
     from datasets.catalog import DATASETS
 
     origin = origin_of(uri, run_id)

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import typer.main
 
-from bench.cli import app
+from bench.cli.app import app
+from bench.grid.stand_in import STAND_INS
 from bench.grids import bundled_names
 from bench.searches import bundled_searches
-from bench.stand_in import STAND_INS
 from datasets.catalog import DATASETS
 from methods.registry import METHODS
 from tests.fuzz.calls import call, sandbox

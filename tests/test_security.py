@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from analysis.report import Sources, write_report
 from analysis.sections.base import Links
 from bench import provenance
-from bench.grid_file import Collection, load_asked, load_grid, parse_grid
+from bench.grid.file import Collection, load_asked, load_grid, parse_grid
+from bench.grid.plan import make_plan
+from bench.grid.problems import GridError
 from bench.grids import bundled_names
-from bench.plan import make_plan
-from bench.problems import GridError
-from bench.runner import Runner
+from bench.running.runner import Runner
 from bench.tracking import record_of, safe_name
 from datasets.errors import UserError, without_secrets
 from tests.analysis.frames import realistic, toy
@@ -120,7 +120,7 @@ def test_no_string_of_a_data_card_acts(evil: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("address", ["javascript:alert(1)", "JavaScript:alert(1)", "data:text/html,x", "file:///etc"])
 def test_links_lead_to_web_pages_only(address: str) -> None:
-    from bench.reporting import ui_address
+    from bench.cli.reporting import ui_address
 
     with pytest.raises(UserError, match="--ui takes the address of an MLflow UI"):
         ui_address("sqlite:///x.db", address)
@@ -208,7 +208,7 @@ def test_no_message_shows_the_login_of_a_store(uri: str, folder: Path, monkeypat
 def test_the_ui_server_gets_its_store_where_nobody_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bench.commands import serve_ui
+    from bench.cli.commands import serve_ui
 
     started: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr("subprocess.call", lambda words, env: started.append((words, env)) or 0)
@@ -224,12 +224,12 @@ def test_the_ui_server_gets_its_store_where_nobody_reads_it(
 
 
 def test_a_crash_report_keeps_no_login(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import bench.commands
+    import bench.cli.commands
 
     def broken(**_: object) -> int:
         raise ZeroDivisionError(f"no answer from http://me:{SECRET}@server/api")
 
-    monkeypatch.setattr(bench.commands, "list_data", broken)
+    monkeypatch.setattr(bench.cli.commands, "list_data", broken)
     ended = call("data", "ls")
     (report,) = folder.glob("bench-crash-*")
     assert "http://server/api" in ended.err

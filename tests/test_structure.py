@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("bench", "methods", "datasets", "analysis")
 MAY_IMPORT = {"datasets": set(), "methods": {"datasets"}, "analysis": {"datasets"}, "bench": set(PACKAGES)}
 """Of `datasets`, `analysis` takes the errors alone: it knows no data set and no task."""
+ROOMS = ("grid", "training", "scheduling", "executors", "tracking", "running", "search", "cli")
+"""Of `bench`, from the ground up: a room imports those before it."""
 ONLY_IN = {
     "mlflow": {
         "bench.tracking.client",
@@ -26,7 +28,7 @@ ONLY_IN = {
     "pebble": {"bench.executors.local"},
     "optuna": {"bench.search.study"},
     "ray": {"bench.executors.ray"},
-    "typer": {"bench.cli", "bench.__main__"},
+    "typer": {"bench.cli.app", "bench.__main__"},
 }
 
 
@@ -65,6 +67,13 @@ def test_imports_go_downwards_only(module: str) -> None:
         assert {name for name in of_datasets if not name.startswith("datasets.errors")} == set()
 
 
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("bench.") and m.split(".")[1] in ROOMS])
+def test_rooms_import_downwards_only(module: str) -> None:
+    above = ROOMS[ROOMS.index(module.split(".")[1]) + 1 :]
+    for name in imports(MODULES[module]):
+        assert not (name.startswith("bench.") and name.split(".")[1] in above), f"{module} imports {name}"
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_heavy_packages_have_one_home(module: str) -> None:
     for name in imports(MODULES[module]):
@@ -95,11 +104,13 @@ def loaded_by(code: str) -> set[str]:
 
 def test_help_loads_nothing_heavy() -> None:
     heavy = {"torch", "numpy", "pandas", "mlflow", "matplotlib", "sklearn", "scipy", "pydantic"}
-    assert not heavy & loaded_by("import bench.cli")
+    assert not heavy & loaded_by("import bench.cli.app")
 
 
 def test_the_trainer_needs_no_tracking_and_no_runner() -> None:
-    assert not {"mlflow", "pebble", "pandas", "sklearn", "scipy", "typer", "rich"} & loaded_by("import bench.trainer")
+    assert not {"mlflow", "pebble", "pandas", "sklearn", "scipy", "typer", "rich"} & loaded_by(
+        "import bench.training.trainer"
+    )
 
 
 def test_the_fork_server_is_light() -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.executors import worker
-from bench.grid import Executor
-from bench.plan import Training
+from bench.grid.grid import Executor
+from bench.grid.plan import Training
 from bench.spool import Outcome, Spool
 from datasets.base import Data
 from datasets.catalog import DATASETS

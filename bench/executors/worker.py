@@ -21,9 +21,9 @@ import torch._dynamo  # optimisers import it when they are first made, 1.5 s tha
 
 from bench.arrays import Arrays, write_arrays
 from bench.executors.forkserver import wake_when_parent_dies
-from bench.plan import Training
+from bench.grid.plan import Training
 from bench.spool import Outcome, Spool
-from bench.trainer import Result, Trainer, TrainingFailed
+from bench.training.trainer import Result, Trainer, TrainingFailed
 from datasets.base import Data
 from datasets.catalog import DATASETS
 from datasets.errors import UserError

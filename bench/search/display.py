@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bench.progress import PLAIN_EVERY_S, seconds
+from bench.running.progress import PLAIN_EVERY_S, seconds
 from bench.search.study import TrialRow
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.executors.local import LocalExecutor
-from bench.plan import Training
+from bench.grid.plan import Training
 from bench.search import worker
 from bench.search.objective import Objective
 

@@ -9,18 +9,18 @@ from types import UnionType
 from typing import Any, Union, cast, get_args, get_origin
 
 from bench.arrays import What
-from bench.choices import value_errors
-from bench.grid import Grid
-from bench.grid_file import read_text
-from bench.grid_reader import GridReader, read_root
-from bench.plan import DatasetChoice, MethodChoice, describe_datasets, subsets_of
-from bench.problems import GridError, Problem, Problems, Spot, listing, show
+from bench.grid.choices import value_errors
+from bench.grid.file import read_text
+from bench.grid.grid import Grid
+from bench.grid.plan import DatasetChoice, MethodChoice, describe_datasets, subsets_of
+from bench.grid.problems import GridError, Problem, Problems, Spot, listing, show
+from bench.grid.reader import GridReader, read_root
+from bench.grid.settings import TrainSettings
+from bench.grid.yaml_lines import Node
 from bench.search.objective import OVERS, Objective, Over
 from bench.search.search import Budget, Pruner, Sampler, Search
 from bench.search.space import TRAIN, Parameter, Space
 from bench.searches import bundled_searches
-from bench.settings import TrainSettings
-from bench.yaml_lines import Node
 from datasets.corruption import Corruption
 from datasets.errors import did_you_mean
 from methods.base import MethodConfig

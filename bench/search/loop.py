@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.claims import Claims
-from bench.executors.local import slot_devices
-from bench.plan import MethodChoice
-from bench.problems import check
+from bench.grid.plan import MethodChoice
+from bench.grid.problems import check
+from bench.grid.settings import TrainSettings
+from bench.running.claims import Claims
+from bench.scheduling.slots import slot_devices
 from bench.search.display import PlainDisplay
 from bench.search.executor import ShareExecutor
 from bench.search.record import Record
@@ -22,7 +23,6 @@ from bench.search.rounds import Rounds
 from bench.search.search import Search
 from bench.search.space import TRAIN
 from bench.search.study import Asked, Study, StudyError, Told, TrialRow, open_storage
-from bench.settings import TrainSettings
 from bench.spool import write_atomically
 from bench.tracking import TrackingError, check_store, state_folder
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.plan import DatasetChoice, Training, subsets_of
+from bench.grid.plan import DatasetChoice, Training, subsets_of
 
 Over = Literal["mean", "median", "worst"]
 OVERS: tuple[Over, ...] = ("mean", "median", "worst")

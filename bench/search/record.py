@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.provenance import git_tags, this_session
+from bench.running.writer import Writer
 from bench.search.search import Search
 from bench.search.study import TrialRow
 from bench.spool import Spool
 from bench.tracking import Store
 from bench.tracking.studies import StudyStore, TrialRun
-from bench.writer import Writer
 
 
 class Record:

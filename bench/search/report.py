@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.plan import Training
+from bench.grid.plan import Training
 from bench.search.display import shown
 from bench.search.loop import Searcher, Tuned
 from bench.search.objective import Objective

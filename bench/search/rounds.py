@@ -14,16 +14,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.plan import MethodChoice, Training, trainings_of
-from bench.problems import check, show
+from bench.grid.plan import MethodChoice, Training, trainings_of
+from bench.grid.problems import check, show
+from bench.grid.settings import TrainSettings
+from bench.scheduling.stacks import stack_key
 from bench.search.executor import ShareExecutor
 from bench.search.objective import Objective
 from bench.search.search import Search
 from bench.search.space import split_values
 from bench.search.study import Asked, Told
 from bench.search.worker import Trained
-from bench.settings import TrainSettings
-from bench.stacks import stack_key
 from methods.registry import METHODS
 
 START_S = 300.0

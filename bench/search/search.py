@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench.grid import Grid
+from bench.grid.grid import Grid
 from bench.search.objective import Objective
 from bench.search.space import Space
 
 if TYPE_CHECKING:
-    from bench.plan import DatasetChoice, MethodChoice
+    from bench.grid.plan import DatasetChoice, MethodChoice
 
 SamplerKind = Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"]
 PrunerKind = Literal["none", "median", "hyperband", "wilcoxon"]

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.grid import Entry, Grid, Train
-from bench.plan import MethodChoice
+from bench.grid.grid import Entry, Grid, Train
+from bench.grid.plan import MethodChoice
 from bench.search.rounds import configured
 from bench.search.search import Search
 from bench.search.space import split_values

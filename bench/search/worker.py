@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
 from bench.executors import worker
-from bench.plan import Training
+from bench.grid.plan import Training
 from bench.search.objective import Objective
-from bench.trainer import Replica, Result, Row, Trainer, TrainingFailed
+from bench.training.trainer import Replica, Result, Row, Trainer, TrainingFailed
 from datasets.base import Data
 from datasets.catalog import DATASETS
 

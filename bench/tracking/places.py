@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.grid import DEFAULT_TRACKING_URI
+from bench.grid.grid import DEFAULT_TRACKING_URI
 from datasets.errors import UserError
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql")

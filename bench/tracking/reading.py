@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.plan import Training
+from bench.grid.plan import Training
 from bench.tracking.client import Experiment, plain_errors
 from bench.tracking.places import TrackingError
 from bench.tracking.tables import Row, read_histories, read_rows

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.plan import PROTOCOL, Training
+from bench.grid.plan import PROTOCOL, Training
 
 
 def record_of(training: Training, swept: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from bench.cost_model import Measured
+from bench.scheduling.cost_model import Measured
 from bench.tracking.client import plain_errors
 from bench.tracking.reading import Reader
 from bench.tracking.tables import Row

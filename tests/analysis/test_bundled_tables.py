@@ -20,10 +20,10 @@ from analysis.report import Sources, write_report
 from analysis.sections.base import Inputs, Kept, KeptGroup
 from analysis.sections.cost import measured_counts
 from analysis.sections.representations import analyse
-from bench.grid import Asked, Grid
-from bench.grid_file import parse_grid
-from bench.plan import conditions_of, subsets_of
-from bench.reporting import _origins
+from bench.cli.reporting import _origins
+from bench.grid.file import parse_grid
+from bench.grid.grid import Asked, Grid
+from bench.grid.plan import conditions_of, subsets_of
 from datasets.corruption import split_condition
 from datasets.tasks import Binary, MultiClass, MultiLabel, Regression
 from tests.analysis.frames import frame_of, result

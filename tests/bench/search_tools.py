@@ -4,7 +4,7 @@ import queue
 from collections.abc import Sequence
 from typing import Any
 
-from bench.plan import Training
+from bench.grid.plan import Training
 from bench.search.objective import Objective
 from bench.search.worker import Trained
 

@@ -12,12 +12,12 @@ import pytest
 
 from analysis.published import AVERAGE, TABLES, published, subset_key
 from bench import grids
-from bench.grid import Entry
-from bench.grid_file import Collection, load_asked, load_grid, parse_grid
+from bench.grid.file import Collection, load_asked, load_grid, parse_grid
+from bench.grid.grid import Entry
+from bench.grid.plan import Plan, make_plan
+from bench.grid.problems import GridError
+from bench.grid.stand_in import STAND_INS, stand_in
 from bench.grids import bundled_grids, bundled_names
-from bench.plan import Plan, make_plan
-from bench.problems import GridError
-from bench.stand_in import STAND_INS, stand_in
 from datasets.affect import LABEL_TASKS, Affect
 from datasets.base import DataSpec
 from datasets.catalog import DATASETS

@@ -5,9 +5,9 @@ from collections.abc import Collection
 import numpy as np
 import pytest
 
-from bench.plan import Training
-from bench.replicas import Stack
-from bench.trainer import Result, Trainer, TrainingFailed
+from bench.grid.plan import Training
+from bench.training.replicas import Stack
+from bench.training.trainer import Result, Trainer, TrainingFailed
 from tests.bench.test_stacks import data_of, same, trainings
 
 

@@ -4,10 +4,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from bench.estimate import estimate
-from bench.grid import Executor
-from bench.grid_file import parse_grid
-from bench.plan import make_plan
+from bench.grid.file import parse_grid
+from bench.grid.grid import Executor
+from bench.grid.plan import make_plan
+from bench.scheduling.estimate import estimate
 from methods.base import Stage
 from tests.bench import odd_methods
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import evaluation
-from bench.evaluation import (
+from bench.training import evaluation
+from bench.training.evaluation import (
     Asked,
     conditioned_batch,
     corrupted_resident,
@@ -17,7 +17,7 @@ from bench.evaluation import (
     outputs_together,
     subset_masks,
 )
-from bench.trainer import Trainer, train
+from bench.training.trainer import Trainer, train
 from datasets.batch import Batch
 from datasets.corruption import Corruption
 from methods.encoders import Conditioned

@@ -13,11 +13,11 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bench import yaml_lines
-from bench.grid_file import load_grid, parse_grid
+from bench.grid import yaml_lines
+from bench.grid.file import load_grid, parse_grid
+from bench.grid.problems import GridError
+from bench.grid.yaml_lines import YamlError, read_yaml
 from bench.grids import bundled_grids
-from bench.problems import GridError
-from bench.yaml_lines import YamlError, read_yaml
 from datasets.catalog import DATASETS
 from datasets.registry import Entry
 from methods.registry import METHODS
@@ -335,7 +335,8 @@ def test_a_byte_order_mark_is_no_part_of_the_grid(tmp_path: Path) -> None:
 
 def test_listing_grids_and_settings_need_no_torch() -> None:
     code = (
-        "import sys; from bench.grids import bundled_grids; from bench.settings import TrainSettings; bundled_grids(); "
+        "import sys; from bench.grids import bundled_grids; from bench.grid.settings import TrainSettings; "
+        "bundled_grids(); "
         "print(sorted({'torch', 'mlflow', 'pandas', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

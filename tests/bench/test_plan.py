@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import plan as planning
-from bench.grid import Grid
-from bench.grid_file import load_grid, parse_grid
-from bench.plan import Plan, SummaryRow, describe, make_plan, subsets_of
-from bench.problems import GridError
+from bench.grid import plan as planning
+from bench.grid.file import load_grid, parse_grid
+from bench.grid.grid import Grid
+from bench.grid.plan import Plan, SummaryRow, describe, make_plan, subsets_of
+from bench.grid.problems import GridError
 from datasets.base import all_subsets
 from datasets.catalog import DATASETS
 from datasets.registry import Entry
@@ -79,7 +79,7 @@ def test_a_first_comparison_comes_early() -> None:
 
 
 def test_a_plan_is_the_same_in_another_process() -> None:
-    code = "from bench.grid_file import load_grid; from bench.plan import make_plan; " + (
+    code = "from bench.grid.file import load_grid; from bench.grid.plan import make_plan; " + (
         "print('\\n'.join(t.id for t in make_plan(load_grid('quickstart')).trainings))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -369,8 +369,8 @@ def test_done_and_remaining_make_up_the_plan(
 MEASURE = """
 import resource, time
 start = time.perf_counter()
-from bench.grid_file import parse_grid
-from bench.plan import describe, make_plan
+from bench.grid.file import parse_grid
+from bench.grid.plan import describe, make_plan
 imported = time.perf_counter()
 plan = make_plan(parse_grid({text!r}))
 planned = time.perf_counter()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench.grid_file import parse_grid
-from bench.plan import Training, make_plan
-from bench.stacks import stack_key
-from bench.trainer import Result, Trainer
+from bench.grid.file import parse_grid
+from bench.grid.plan import Training, make_plan
+from bench.scheduling.stacks import stack_key
+from bench.training.trainer import Result, Trainer
 from datasets.catalog import DATASETS
 from methods.registry import METHODS
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from analysis.files import Cache
-from bench.reporting import LOCAL_UI, _counts, ui_address
+from bench.cli.reporting import LOCAL_UI, _counts, ui_address
 from bench.tracking import Store
 from datasets.errors import UserError
 from tests.bench.run_tools import bench, start, write_grid

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.commands import reproduce_run
-from bench.grid_file import Collection, load_asked, load_grid, parse_grid
+from bench.cli.commands import reproduce_run
+from bench.grid.file import Collection, load_asked, load_grid, parse_grid
+from bench.grid.plan import make_plan
+from bench.grid.stand_in import stand_in
 from bench.grids import bundled_names
-from bench.plan import make_plan
 from bench.provenance import this_session
 from bench.reproduce import Number, Reproduction, differences, rebuild, reproduce
-from bench.stand_in import stand_in
 from bench.tracking import record_of
 from bench.tracking.origin import Origin, origin_of
 from datasets.errors import UserError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.scaffold import new_method
+from bench.cli.scaffold import new_method
 from datasets.errors import UserError
 from tests.bench.run_tools import ROOT, bench, finished_cells, write_grid
 

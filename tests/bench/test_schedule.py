@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.cost_model import CostModel, Measured, device_kind, shape_of, step_flops
-from bench.grid_file import parse_grid
-from bench.plan import DatasetChoice, Training, make_plan
-from bench.schedule import Schedule
-from bench.show_simulation import print_simulation
-from bench.simulate import Machine, Simulated, Simulation, parse_machine, simulate
+from bench.cli.show_simulation import print_simulation
+from bench.grid.file import parse_grid
+from bench.grid.plan import DatasetChoice, Training, make_plan
+from bench.scheduling.cost_model import CostModel, Measured, device_kind, shape_of, step_flops
+from bench.scheduling.schedule import Schedule
+from bench.scheduling.simulate import Machine, Simulated, Simulation, parse_machine, simulate
 from datasets.base import DataConfig, DataSpec
 from datasets.errors import UserError
 from datasets.tasks import MultiClass

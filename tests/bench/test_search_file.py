@@ -2,9 +2,9 @@
 
 import pytest
 
-from bench.grid_file import parse_grid
-from bench.plan import make_plan
-from bench.problems import GridError
+from bench.grid.file import parse_grid
+from bench.grid.plan import make_plan
+from bench.grid.problems import GridError
 from bench.search.file import load_search, parse_search
 from bench.search.rounds import make_trial
 from bench.search.search import Search

@@ -12,7 +12,7 @@ from bench.search.file import parse_search
 from bench.search.rounds import Rounds, deal, make_stacks, make_trial
 from bench.search.search import Search
 from bench.search.study import Asked, Told
-from bench.trainer import Trainer
+from bench.training.trainer import Trainer
 from datasets.catalog import DATASETS
 from tests.bench.search_tools import FormulaExecutor, text, value_of
 

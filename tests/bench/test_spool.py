@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.claims import Claims
+from bench.running.claims import Claims
 from bench.spool import Spool, write_atomically
 
 
@@ -142,7 +142,7 @@ def test_sweep_removes_what_nobody_works_on(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from bench.claims import Claims
+from bench.running.claims import Claims
 claims = Claims(Path(sys.argv[1]))
 print(claims.take(sys.argv[2]), flush=True)
 time.sleep(60)

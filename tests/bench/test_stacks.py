@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.grid_file import parse_grid
-from bench.plan import Training, make_plan
-from bench.replicas import Stack
-from bench.stacks import stack_key
-from bench.trainer import Result, Trainer, TrainingFailed
+from bench.grid.file import parse_grid
+from bench.grid.plan import Training, make_plan
+from bench.scheduling.stacks import stack_key
+from bench.training.replicas import Stack
+from bench.training.trainer import Result, Trainer, TrainingFailed
 from datasets.base import Data
 from datasets.batch import Batch
 from datasets.catalog import DATASETS
@@ -105,7 +105,7 @@ def test_sequences_stack_as_well(method: str) -> None:
 
 def test_each_replica_has_its_own_learning_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """And keeps it when others are dropped."""
-    monkeypatch.setattr("bench.trainer.PATIENCE", 0)
+    monkeypatch.setattr("bench.training.trainer.PATIENCE", 0)
     asked = trainings("unimodal", ratios="[0.1]", seeds=4, schedule="plateau", epochs=12, lr=1e-2)
     together, alone = results(asked), [results([training])[0] for training in asked]
     for ours, one in zip(together, alone, strict=True):

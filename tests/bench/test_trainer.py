@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.arrays import Save
-from bench.evaluation import Asked, subset_masks
-from bench.grid_file import parse_grid
-from bench.plan import Training, make_plan
-from bench.trainer import (
+from bench.grid.file import parse_grid
+from bench.grid.plan import Training, make_plan
+from bench.training.evaluation import Asked, subset_masks
+from bench.training.trainer import (
     Result,
     Trainer,
     TrainingFailed,

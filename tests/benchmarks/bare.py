@@ -5,9 +5,9 @@ import time
 
 import torch
 
-from bench.grid_file import load_grid
-from bench.plan import make_plan
-from bench.trainer import train
+from bench.grid.file import load_grid
+from bench.grid.plan import make_plan
+from bench.training.trainer import train
 from datasets.catalog import DATASETS
 
 

@@ -65,7 +65,7 @@ def large_grid() -> Iterator[Row]:
     """plan: 100,000 cells read, checked and described, imports included."""
     code = (
         "import sys, time, resource; t = time.perf_counter();"
-        "from bench.grid_file import load_grid; from bench.plan import make_plan, describe;"
+        "from bench.grid.file import load_grid; from bench.grid.plan import make_plan, describe;"
         "p = make_plan(load_grid(sys.argv[1])); describe(p, frozenset());"
         "print(time.perf_counter() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, p.n_cells)"
     )

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.grid_file import parse_grid
-from bench.plan import Training, make_plan
-from bench.trainer import Trainer
+from bench.grid.file import parse_grid
+from bench.grid.plan import Training, make_plan
+from bench.training.trainer import Trainer
 from datasets.base import Data, DataSpec, Part, Split
 from datasets.tasks import MultiClass, MultiLabel, Regression, Task
 

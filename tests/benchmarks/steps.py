@@ -7,8 +7,8 @@ import torch
 import yaml
 
 from bench.cost import count_flops, peak_bytes
-from bench.evaluation import Asked, outputs_one_by_one, subset_masks
-from bench.grid_file import read_text
+from bench.grid.file import read_text
+from bench.training.evaluation import Asked, outputs_one_by_one, subset_masks
 from datasets.base import all_subsets
 from methods.registry import METHODS
 from tests.benchmarks import straightforward

@@ -106,7 +106,7 @@ def _leave(*_: object, **__: object) -> None:
 
 
 def _replace_what_takes_long(patch: pytest.MonkeyPatch) -> None:
-    import bench.commands
+    import bench.cli.commands
     import bench.contract
     import bench.executors.forkserver
     import bench.search.loop
@@ -120,7 +120,7 @@ def _replace_what_takes_long(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(maker, "affect_content", few)
     patch.setattr(maker, "make_iemocap", lambda out, n, seed=0: folder(out, min(n, 20), seed=seed, audio_steps=(1, 4)))
-    patch.setattr(bench.commands, "_run", lambda *_, **__: 0)  # a plan that is sound is not trained
+    patch.setattr(bench.cli.commands, "_run", lambda *_, **__: 0)  # a plan that is sound is not trained
     patch.setattr(bench.search.loop, "Searcher", _leave)
     patch.setattr(bench.contract, "run_contract", lambda _: [])
     patch.setattr(bench.executors.forkserver, "preload", lambda: None)

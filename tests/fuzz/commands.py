@@ -9,7 +9,7 @@ import pytest
 import typer.main
 from hypothesis import strategies as st
 
-from bench.cli import app
+from bench.cli.app import app
 from bench.grids import bundled_names
 from datasets.catalog import DATASETS
 from methods.registry import METHODS

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.contract import CHECKS, Subject, small_config
-from bench.grid_file import parse_grid
-from bench.plan import make_plan
-from bench.trainer import train
+from bench.grid.file import parse_grid
+from bench.grid.plan import make_plan
+from bench.training.trainer import train
 from datasets.base import SPLITS, Data, DataConfig, DataSet, DataSpec, Part
 from datasets.batch import Batch, make_batch
 from datasets.errors import UserError

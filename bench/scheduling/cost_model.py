@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.plan import DatasetChoice, MethodChoice, Training
-from bench.settings import TrainSettings
+from bench.grid.plan import DatasetChoice, MethodChoice, Training
+from bench.grid.settings import TrainSettings
 from methods.registry import METHODS
 
 STEP_S = 0.004
@@ -29,7 +29,7 @@ START_S = 0.1
 
 MARGINAL = {"cpu": 0.9, "cuda": 1 / 15}
 """What a further training adds to a stack, as a share of the first: nearly all of it on a CPU thread (measured, see
-`bench.stacks`), a fifteenth where 16 take twice the time of one, which is what stacks on GPUs are made for."""
+`scheduling.stacks`), a fifteenth where 16 take twice the time of one, which is what stacks on GPUs are made for."""
 TOWARDS = 0.2
 """How much the level above counts, in measured trainings."""
 EARLIER = 0.3

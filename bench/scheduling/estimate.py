@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from bench.cost_model import START_S, CostModel, shape_of, step_flops
-from bench.executors.local import slot_devices
-from bench.grid import Executor
-from bench.plan import Training
-from bench.trainer import Trainer
+from bench.grid.grid import Executor
+from bench.grid.plan import Training
+from bench.scheduling.cost_model import START_S, CostModel, shape_of, step_flops
+from bench.scheduling.slots import slot_devices
+from bench.training.trainer import Trainer
 from datasets.base import SPLITS, Data, DataSpec, Part, Split
 from datasets.seeds import generator
 
 PROBE_ROWS = 512
 PROBE_BUDGET_S = 4.0
-"""What kinds of training left when this is spent cost is inferred from the others, see `bench.cost_model`."""
+"""What kinds of training left when this is spent cost is inferred from the others, see `scheduling.cost_model`."""
 PROBE_WEIGHT = 0.5
 """What a probe counts beside a training that was measured: it has seen a few steps."""
 COUNT_BUDGET_S = 1.5

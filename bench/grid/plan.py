@@ -8,11 +8,11 @@ from itertools import combinations as choose
 from typing import Any
 
 from bench.arrays import NOTHING, Save
-from bench.choices import combinations
-from bench.grid import Asked, Grid
-from bench.problems import GridError, Problem, Problems, Spot, check
-from bench.settings import TrainSettings
-from bench.yaml_lines import Node
+from bench.grid.choices import combinations
+from bench.grid.grid import Asked, Grid
+from bench.grid.problems import GridError, Problem, Problems, Spot, check
+from bench.grid.settings import TrainSettings
+from bench.grid.yaml_lines import Node
 from datasets.base import DataConfig, DataSpec
 from datasets.catalog import DATASETS
 from datasets.corruption import Corruption, conditions

@@ -17,17 +17,17 @@ from bench.tracking.timings import timings
 from datasets.errors import DataError, UserError, did_you_mean, without_secrets
 
 if TYPE_CHECKING:
-    from bench.cost_model import CostModel
-    from bench.grid import Executor, Grid
-    from bench.plan import Plan, Training
-    from bench.simulate import Machine, Simulated
+    from bench.grid.grid import Executor, Grid
+    from bench.grid.plan import Plan, Training
+    from bench.scheduling.cost_model import CostModel
+    from bench.scheduling.simulate import Machine, Simulated
 
 # ---- bench run --------------------------------------------------------------------------------------------
 
 
 def run_grid(name: str, *, fail_fast: bool, on: str | None = None) -> int:
     """`bench run`: exit code 0 when everything is finished, 1 when a training failed, 130 when interrupted."""
-    from bench.grid_file import Collection, load_asked
+    from bench.grid.file import Collection, load_asked
 
     asked = load_asked(name)
     if isinstance(asked, Collection):
@@ -37,7 +37,7 @@ def run_grid(name: str, *, fail_fast: bool, on: str | None = None) -> int:
 
 def _run_collection(grids: tuple[str, ...], *, fail_fast: bool, on: str | None) -> int:
     """One grid after the other, whatever becomes of each; 2 when none could be run."""
-    from bench.grid_file import load_grid
+    from bench.grid.file import load_grid
 
     codes: dict[str, int] = {}
     for number, name in enumerate(grids, 1):
@@ -62,11 +62,11 @@ def _plan(name: str, grid: "Grid", on: str | None) -> "Plan":
     Raises:
         UserError: it cannot be planned; where its data are missing, what is missing and how to go on without.
     """
-    from bench.plan import make_plan
-    from bench.problems import GridError
+    from bench.grid.plan import make_plan
+    from bench.grid.problems import GridError
 
     if on is not None:
-        from bench.stand_in import stand_in
+        from bench.grid.stand_in import stand_in
 
         grid, changed = stand_in(grid, on)
         _tell(f"{name}: {changed}")
@@ -79,8 +79,8 @@ def _plan(name: str, grid: "Grid", on: str | None) -> "Plan":
 
 
 def _run(name: str, plan: "Plan", *, fail_fast: bool, on: str | None) -> int:
-    from bench.progress import make_display, seconds
-    from bench.runner import Runner
+    from bench.running.progress import make_display, seconds
+    from bench.running.runner import Runner
 
     stop_when_told()
     again = f"bench run {name}" + (f" --on {on}" if on else "")
@@ -130,7 +130,7 @@ def _interrupt(*_: Any) -> None:
 
 def _tell_failures(failed: dict[str, Any], again: str) -> None:
     """A table of reasons: one line a training, grouped by reason."""
-    from bench.progress import name_of
+    from bench.running.progress import name_of
 
     reasons: dict[str, list[str]] = {}
     for training, reason in failed.values():
@@ -153,11 +153,11 @@ def _tell(text: str) -> None:
 
 def show_plan(name: str, *, as_json: bool, on: str | None = None, simulated: str | None = None) -> int:
     """`bench plan`: what a run would do, without doing it; on other devices where some are simulated."""
-    from bench.cost_model import CostModel
-    from bench.estimate import estimate
-    from bench.grid_file import Collection, load_asked
-    from bench.plan import describe
-    from bench.simulate import parse_machine
+    from bench.grid.file import Collection, load_asked
+    from bench.grid.plan import describe
+    from bench.scheduling.cost_model import CostModel
+    from bench.scheduling.estimate import estimate
+    from bench.scheduling.simulate import parse_machine
 
     machine = None if simulated is None else parse_machine(simulated)
     asked = load_asked(name)
@@ -174,7 +174,7 @@ def show_plan(name: str, *, as_json: bool, on: str | None = None, simulated: str
     if as_json:
         print(json.dumps({**summary.to_json(), "estimate": vars(cost), **_simulation_json(simulation)}, indent=2))
         return 0
-    from bench.show import print_plan
+    from bench.cli.show import print_plan
 
     print_plan(plan, summary, cost)
     _show_simulation(simulation)
@@ -185,7 +185,7 @@ def _simulate(
     remaining: "list[Training]", machine: "Machine | None", executor: "Executor", costs: "CostModel"
 ) -> "Simulated | None":
     """The run on imagined devices, where any are asked for and anything is left to train."""
-    from bench.simulate import Simulated, simulate
+    from bench.scheduling.simulate import Simulated, simulate
 
     if machine is None or not remaining:
         return None
@@ -199,7 +199,7 @@ def _simulation_json(simulation: "Simulated | None") -> dict[str, Any]:
 
 def _show_simulation(simulation: "Simulated | None") -> None:
     if simulation is not None:
-        from bench.show_simulation import print_simulation
+        from bench.cli.show_simulation import print_simulation
 
         print_simulation(simulation)
 
@@ -208,11 +208,11 @@ def _show_collection(
     name: str, grids: tuple[str, ...], *, as_json: bool, on: str | None, machine: "Machine | None"
 ) -> int:
     """A line a grid; what several share is counted where it is first asked for. Exit code 2 if one is refused."""
-    from bench.cost_model import CostModel
-    from bench.estimate import estimate
-    from bench.grid import Executor
-    from bench.grid_file import load_grid
-    from bench.problems import GridError
+    from bench.grid.file import load_grid
+    from bench.grid.grid import Executor
+    from bench.grid.problems import GridError
+    from bench.scheduling.cost_model import CostModel
+    from bench.scheduling.estimate import estimate
 
     plans: dict[str, Plan] = {}
     refused: dict[str, list[str]] = {}
@@ -231,7 +231,7 @@ def _show_collection(
         told = {"name": name, "grids": rows, "refused": refused, "estimate": vars(cost) if cost else None}
         print(json.dumps(told | _simulation_json(simulation), indent=2))
     elif rows:
-        from bench.show import print_collection
+        from bench.cli.show import print_collection
 
         print_collection(rows, cost)
         _show_simulation(simulation)
@@ -308,7 +308,7 @@ def compare_stored(a: str, b: str, checkpoint: str | None, tracking_uri: str | N
     if as_json:
         print(found.to_json())
         return 0
-    from bench.show import print_comparison
+    from bench.cli.show import print_comparison
 
     print_comparison(found)
     return 0
@@ -392,7 +392,7 @@ def list_data(*, as_json: bool) -> int:
     if as_json:
         print(json.dumps(rows, indent=2))
         return 0
-    from bench.show import print_data
+    from bench.cli.show import print_data
 
     print_data(rows)
     return 0
@@ -400,7 +400,7 @@ def list_data(*, as_json: bool) -> int:
 
 def prepare_data(name: str, source: Path, overlap: str = "refuse") -> int:
     """`bench data prepare`."""
-    from bench.data_progress import PrepareBar
+    from bench.cli.data_progress import PrepareBar
     from datasets.catalog import DATASETS
     from datasets.overlap import checked
     from datasets.progress import listening
@@ -468,7 +468,7 @@ def embed_data(
     """`bench data embed`."""
     from pydantic import ValidationError
 
-    from bench.data_progress import PrepareBar
+    from bench.cli.data_progress import PrepareBar
     from datasets.catalog import DATASETS
     from datasets.embed import Corruption, Job, embed
     from datasets.image_text import ImageText
@@ -503,7 +503,7 @@ def _assignments(words: list[str], option: str, default: str | None = None) -> d
 
 def make_data(name: str, out: Path, rows: int | None, form: str | None) -> int:
     """`bench data make`."""
-    from bench.data_progress import PrepareBar
+    from bench.cli.data_progress import PrepareBar
     from datasets.progress import listening
     from datasets.raw_maker import make_raw
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def run_search(name: str, *, resume: bool, grid: bool, trials: int | None, out: Path, as_json: bool) -> int:
     """`bench search`: exit code 0 when the budget is spent, 1 when nothing came of it, 130 when interrupted."""
-    from bench.commands import stop_when_told
-    from bench.progress import seconds
+    from bench.cli.commands import stop_when_told
+    from bench.running.progress import seconds
     from bench.search.display import make_display
     from bench.search.loop import Searcher
 
@@ -85,10 +85,10 @@ def _tell(text: str) -> None:
 
 def _examine(searcher: "Searcher", ended: "Ended") -> "list[Line]":
     """Train the winners and the defaults as ordinary grids, and compare them on test."""
-    from bench.grid_file import parse_grid
-    from bench.plan import make_plan
-    from bench.progress import make_display
-    from bench.runner import Runner
+    from bench.grid.file import parse_grid
+    from bench.grid.plan import make_plan
+    from bench.running.progress import make_display
+    from bench.running.runner import Runner
     from bench.search.report import compare
     from bench.search.winner import default, grids, same, tuned
     from bench.tracking import Store
@@ -138,7 +138,7 @@ def _write(searcher: "Searcher", ended: "Ended", folder: Path, lines: "Sequence[
 
 
 def _show(search: "Search", ended: "Ended", lines: "Sequence[Line]") -> None:
-    from bench.show import print_searched
+    from bench.cli.show import print_searched
 
     print_searched(search, ended.tuned, lines)
     for line in lines:
@@ -241,7 +241,7 @@ def show_search(name: str, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(_as_json(search, Ended(found), []), indent=2))
     else:
-        from bench.show import print_trials
+        from bench.cli.show import print_trials
 
         print_trials(search, found)
     return 0

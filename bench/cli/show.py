@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.estimate import Estimate
-from bench.plan import Plan, PlanSummary
-from bench.progress import seconds
+from bench.grid.plan import Plan, PlanSummary
+from bench.running.progress import seconds
+from bench.scheduling.estimate import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd

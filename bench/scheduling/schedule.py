@@ -15,9 +15,9 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from bench.cost_model import CostModel, device_kind
-from bench.plan import Training
-from bench.stacks import most_in_a_stack, stack_key
+from bench.grid.plan import Training
+from bench.scheduling.cost_model import CostModel, device_kind
+from bench.scheduling.stacks import most_in_a_stack, stack_key
 
 LONG = 8.0
 """A stack is long when it takes more than this part of the time the slots still need."""

@@ -5,11 +5,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.plan import Training
+from bench.grid.plan import Training
 from bench.spool import Outcome
 
 if TYPE_CHECKING:
-    from bench.schedule import Schedule
+    from bench.scheduling.schedule import Schedule
 
 PLAIN_EVERY_S = 10.0
 """How often the plain display says how far it is."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from analysis.paper_tables import Origins
     from analysis.report import Sources, Written
     from analysis.sections.base import Kept, KeptGroup
-    from bench.plan import Training
+    from bench.grid.plan import Training
 
 LOCAL_UI = "http://127.0.0.1:5000"
 """Where `bench ui` serves a store that is no server."""
@@ -68,7 +68,7 @@ def _report(
 ) -> int:  # fmt: skip
     """One report; `quiet` leaves out tables and progress on the terminal."""
     from analysis.report import write_report
-    from bench.show import print_tables
+    from bench.cli.show import print_tables
 
     grid = store.latest_grid()
     checkpoint = checkpoint or (grid.data.tags.get("checkpoint", "last") if grid else "last")
@@ -368,9 +368,9 @@ def _counts(store: Store, grid: Any, cache: "Cache", notes: list[str], tell: Any
 
 def _countable(store: Store, grid: Any, notes: list[str]) -> "Iterator[Training]":
     """The trainings of the latest grid on the data sets that this machine has; a sentence on each of the others."""
-    from bench.grid_file import parse_grid
-    from bench.plan import describe_datasets, make_plan
-    from bench.problems import Problems
+    from bench.grid.file import parse_grid
+    from bench.grid.plan import describe_datasets, make_plan
+    from bench.grid.problems import Problems
 
     if grid is None:
         return
@@ -400,8 +400,8 @@ def _count(training: "Training", tell: Any) -> "pd.DataFrame":
     import torch
 
     from bench.cost import count_cost
-    from bench.evaluation import resident, subset_masks
-    from bench.trainer import build
+    from bench.training.evaluation import resident, subset_masks
+    from bench.training.trainer import build
     from datasets.base import Part
     from datasets.seeds import generator
 

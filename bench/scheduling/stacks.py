@@ -5,7 +5,7 @@ from collections.abc import Hashable
 
 import torch
 
-from bench.plan import Training
+from bench.grid.plan import Training
 from datasets.base import DataSpec
 from methods.base import Method, MethodConfig
 from methods.registry import METHODS

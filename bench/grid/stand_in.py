@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from bench.grid import Entry, Grid, Train
-from bench.grid_file import parse_grid
+from bench.grid.file import parse_grid
+from bench.grid.grid import Entry, Grid, Train
 from datasets.corruption import Corruption, Step
 from datasets.errors import UserError, did_you_mean
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from bench.grid import Asked, Entry
-from bench.problems import Problems, Spot, check, explain, listing, show
+from bench.grid.grid import Asked, Entry
+from bench.grid.problems import Problems, Spot, check, explain, listing, show
 from datasets.errors import did_you_mean
 from datasets.registry import Registry
 

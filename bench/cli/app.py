@@ -102,7 +102,7 @@ def run(
     from bench.executors.forkserver import preload
 
     preload()
-    from bench.commands import run_grid
+    from bench.cli.commands import run_grid
 
     return run_grid(grid, fail_fast=fail_fast, on=on)
 
@@ -127,7 +127,7 @@ def plan(
 
     Example: bench plan robult-paper --on synthetic --simulate gpus=8
     """  # fmt: skip
-    from bench.commands import show_plan
+    from bench.cli.commands import show_plan
 
     return show_plan(grid, as_json=as_json, on=on, simulated=simulate)
 
@@ -156,7 +156,7 @@ def report(
 
     Example: bench report quickstart --watch --every 60
     """
-    from bench.reporting import make_report
+    from bench.cli.reporting import make_report
 
     return make_report(
         experiment, out, checkpoint.value if checkpoint else None, tracking_uri, ui=ui_url, quick=quick,
@@ -178,7 +178,7 @@ def compare(
 
     Example: bench compare quickstart quickstart-again
     """
-    from bench.commands import compare_stored
+    from bench.cli.commands import compare_stored
 
     return compare_stored(a, b, checkpoint.value if checkpoint else None, tracking_uri, as_json=as_json)
 
@@ -196,7 +196,7 @@ def reproduce(
 
     Example: bench reproduce 0f4ad7a4fa5a4de7b3ba1c2b8a0e6c55
     """
-    from bench.commands import reproduce_run
+    from bench.cli.commands import reproduce_run
 
     return reproduce_run(run, device, tracking_uri, as_json=as_json)
 
@@ -233,13 +233,13 @@ def search_run(
     Example: bench search raml-lambda --grid
     """
     if dashboard:
-        from bench.search_commands import serve_dashboard
+        from bench.cli.search_commands import serve_dashboard
 
         return serve_dashboard(search, port)
     from bench.executors.forkserver import preload
 
     preload()
-    from bench.search_commands import run_search
+    from bench.cli.search_commands import run_search
 
     return run_search(search, resume=resume, grid=grid, trials=trials, out=out, as_json=as_json)
 
@@ -256,7 +256,7 @@ def search_best(
 
     Example: bench search best robult-tau-bandwidth > tuned.yaml
     """
-    from bench.search_commands import print_best
+    from bench.cli.search_commands import print_best
 
     return print_best(search, method=method, trial=trial)
 
@@ -267,7 +267,7 @@ def search_show(search: SearchArgument, as_json: JsonOption = False) -> int:
 
     Example: bench search show robult-tau-bandwidth
     """
-    from bench.search_commands import show_search
+    from bench.cli.search_commands import show_search
 
     return show_search(search, as_json=as_json)
 
@@ -281,7 +281,7 @@ def ui(
 
     Example: bench ui --port 5001
     """
-    from bench.commands import serve_ui
+    from bench.cli.commands import serve_ui
 
     return serve_ui(tracking_uri, port)
 
@@ -326,7 +326,7 @@ def data_ls(as_json: JsonOption = False) -> int:
 
     Example: bench data ls
     """
-    from bench.commands import list_data
+    from bench.cli.commands import list_data
 
     return list_data(as_json=as_json)
 
@@ -345,7 +345,7 @@ def data_prepare(
 
     Example: bench data prepare handwritten --from handwritten_6views.mat
     """
-    from bench.commands import prepare_data
+    from bench.cli.commands import prepare_data
 
     return prepare_data(name, source, overlap)
 
@@ -374,7 +374,7 @@ def data_embed(
 
     Example: bench data embed mm_imdb --with vilt
     """
-    from bench.commands import embed_data
+    from bench.cli.commands import embed_data
 
     return embed_data(
         name, encoder, weights=weights, options=option, batch=batch, max_length=max_length, device=device,
@@ -393,7 +393,7 @@ def data_verify(
 
     Example: bench data verify own --from my-folder
     """
-    from bench.commands import verify_data
+    from bench.cli.commands import verify_data
 
     return verify_data(name, folder)
 
@@ -413,7 +413,7 @@ def data_make(
 
     Example: bench data make cmu_mosei --rows 200 --out like-mosei.pkl
     """
-    from bench.commands import make_data
+    from bench.cli.commands import make_data
 
     return make_data(name, out, rows, form)
 
@@ -427,7 +427,7 @@ def check(
 
     Example: bench check my_package.my_module:MyMethod
     """
-    from bench.commands import check_method
+    from bench.cli.commands import check_method
 
     return check_method(method, as_json=as_json)
 
@@ -440,7 +440,7 @@ def new_method(
 
     Example: bench new method my_method
     """
-    from bench.scaffold import new_method
+    from bench.cli.scaffold import new_method
 
     paths = new_method(name, Path.cwd())
     title = "".join(word.capitalize() for word in name.split("_"))
@@ -454,7 +454,7 @@ def doctor(tracking_uri: UriOption = None, as_json: JsonOption = False) -> int:
 
     Example: bench doctor
     """
-    from bench.doctor import examine
+    from bench.cli.doctor import examine
 
     findings = examine(tracking_uri)
     if as_json:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.utils._pytree import tree_map
 
-from bench.settings import TrainSettings
+from bench.grid.settings import TrainSettings
 from datasets.batch import Batch
 from methods.base import Method, Stage
 

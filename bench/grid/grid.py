@@ -1,6 +1,6 @@
 """The validated content of one `grid.yaml`: what to train, on what, and how.
 
-`bench.grid_file` reads one and tells every problem at once; `Grid.to_yaml` writes it back.
+`bench.grid.file` reads one and tells every problem at once; `Grid.to_yaml` writes it back.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from bench.arrays import What
-from bench.problems import Spot
+from bench.grid.problems import Spot
 from datasets.corruption import Corruption
 
 if TYPE_CHECKING:  # they need torch, which a listing of grids should not wait for
@@ -202,7 +202,7 @@ class Grid:
 
     def to_yaml(self) -> str:
         """The grid as YAML; `parse_grid` reads it back as an equal grid."""
-        from bench.yaml_lines import write_yaml
+        from bench.grid.yaml_lines import write_yaml
 
         told: dict[str, Any] = {"name": self.name}
         if self.description:

@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_map
 
 from bench.arrays import PSEUDO_EPOCH
-from bench.evaluation import (
+from bench.grid.plan import Training
+from bench.training.evaluation import (
     Asked,
     Resident,
     batches,
@@ -29,8 +30,7 @@ from bench.evaluation import (
     resident,
     subset_masks,
 )
-from bench.plan import Training
-from bench.replicas import make_replicas, train_mode
+from bench.training.replicas import make_replicas, train_mode
 from datasets.base import Data, DataSpec, Part, Split
 from datasets.batch import Batch
 from datasets.corruption import Corruption, condition, split_condition
@@ -225,7 +225,7 @@ class Trainer:
         """Build the replicas.
 
         Args:
-            trainings: K that may share a stack (`bench.stacks`), or one.
+            trainings: K that may share a stack (`bench.scheduling.stacks`), or one.
             data: what they are trained on.
             device: of all tensors.
             on_step: called after every step of training or evaluation, as a sign of life.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 
 from bench.arrays import WHATS, What
-from bench.choices import (
+from bench.grid.choices import (
     DEFAULT_VARIANT,
     MAX_CHOICES,
     label_problem,
@@ -19,11 +19,11 @@ from bench.choices import (
     registry_name,
     unroll,
 )
-from bench.grid import CHECKPOINTS, Asked, Checkpoint, Entry, Executor, Grid, Tracking, Train
-from bench.plan import describe_datasets
-from bench.problems import GridError, Problem, Problems, Spot, check, explain, listing, show
-from bench.settings import TrainSettings
-from bench.yaml_lines import YamlError, read_yaml
+from bench.grid.grid import CHECKPOINTS, Asked, Checkpoint, Entry, Executor, Grid, Tracking, Train
+from bench.grid.plan import describe_datasets
+from bench.grid.problems import GridError, Problem, Problems, Spot, check, explain, listing, show
+from bench.grid.settings import TrainSettings
+from bench.grid.yaml_lines import YamlError, read_yaml
 from datasets.base import DataConfig
 from datasets.catalog import DATASETS
 from datasets.corruption import KINDS, Corruption, Kind, Step, level_problem
@@ -46,7 +46,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def read_grid(text: str, file: str) -> Grid:
-    """See `bench.grid_file.parse_grid`."""
+    """See `bench.grid.file.parse_grid`."""
     problems = Problems(file)
     grid = GridReader(read_root(text, problems), problems, text).grid()
     if problems.found:

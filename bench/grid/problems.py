@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel
 from pydantic_core.core_schema import ErrorType
 
-from bench.yaml_lines import Node
+from bench.grid.yaml_lines import Node
 from datasets.errors import UserError, did_you_mean
 
 M = TypeVar("M", bound=BaseModel)

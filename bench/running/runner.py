@@ -13,17 +13,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.claims import Claims
-from bench.cost_model import CostModel
-from bench.executors.local import Event, LocalExecutor, slots_of
-from bench.plan import Plan, Training
-from bench.progress import Clock, name_of_stack
+from bench.executors.local import Event, LocalExecutor
+from bench.grid.plan import Plan, Training
 from bench.provenance import SESSIONS, git_tags, this_session
-from bench.schedule import Schedule
+from bench.running.claims import Claims
+from bench.running.progress import Clock, name_of_stack
+from bench.running.writer import Writer
+from bench.scheduling.cost_model import CostModel
+from bench.scheduling.schedule import Schedule
+from bench.scheduling.slots import slots_of
 from bench.spool import Outcome, Spool
 from bench.tracking import Known, Store, TrackingError, check_store, record_of, sqlite_path, state_folder
 from bench.tracking.timings import timings
-from bench.writer import Writer
 from datasets.errors import without_secrets
 
 START_S = 300.0

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
 
-from bench.cost_model import CostModel, device_kind
-from bench.plan import Training
-from bench.schedule import Schedule
+from bench.grid.plan import Training
+from bench.scheduling.cost_model import CostModel, device_kind
+from bench.scheduling.schedule import Schedule
 from datasets.errors import UserError
 
 MAX_SLOTS = 1024

@@ -8,11 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bench.grid import Grid
-from bench.grid_reader import read_grid
+from bench.grid.grid import Grid
+from bench.grid.problems import GridError, Problem, Problems, Spot, show
+from bench.grid.reader import read_grid
+from bench.grid.yaml_lines import YamlError, read_yaml
 from bench.grids import bundled_names
-from bench.problems import GridError, Problem, Problems, Spot, show
-from bench.yaml_lines import YamlError, read_yaml
 from datasets.errors import did_you_mean
 
 MAX_BYTES = 1_000_000

@@ -6,9 +6,9 @@ from collections import Counter
 from rich.table import Table
 from rich.text import Text
 
-from bench.progress import seconds
-from bench.show import _console
-from bench.simulate import Simulated, Simulation, Turn
+from bench.cli.show import _console
+from bench.running.progress import seconds
+from bench.scheduling.simulate import Simulated, Simulation, Turn
 
 MAX_ROWS = 32
 """Slots that are drawn; of more the first and the last."""

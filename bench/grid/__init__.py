@@ -1,0 +1,1 @@
+"""From `grid.yaml` to a plan: reading, checking, multiplying out."""

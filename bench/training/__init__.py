@@ -1,0 +1,1 @@
+"""Training and evaluating, alone or as a stack. Torch and NumPy only."""
