@@ -8,6 +8,8 @@ from multiprocessing.context import ForkServerContext
 
 FOLDER = "BENCH_FORKSERVER_FOLDER"
 """Environment variable with the folder of the fork server's socket, which a killed scheduler does not remove."""
+PRELOADED = ("bench.executors.tether", "bench.executors.worker", "torch._dynamo")
+"""Imported once for all workers; the last by every optimiser when it is first made, which takes longer than torch."""
 
 
 def preload() -> ForkServerContext:
@@ -15,7 +17,7 @@ def preload() -> ForkServerContext:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a worker: slots share the cores, results repeat
     os.environ[FOLDER] = util.get_temp_dir()
     context = get_context("forkserver")
-    context.set_forkserver_preload(["bench.executors.tether", "bench.executors.worker"])
+    context.set_forkserver_preload([*PRELOADED])
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # a closed terminal is the scheduler's affair
     forkserver.ensure_running()
     signal.pthread_sigmask(signal.SIG_SETMASK, heard)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # optimisers import it when they are first made, 1.5 s that every worker would pay again
 
 from bench.arrays import Arrays, write_arrays
 from bench.executors.forkserver import wake_when_parent_dies

@@ -23,7 +23,7 @@ from bench.scheduling.cost_model import CostModel
 from bench.scheduling.schedule import Schedule
 from bench.scheduling.slots import slots_of
 from bench.spool import Outcome, Spool
-from bench.tracking import Known, Store, TrackingError, check_store, record_of, sqlite_path, state_folder
+from bench.tracking import Glance, Known, Store, TrackingError, check_store, record_of, sqlite_path, state_folder
 from bench.tracking.timings import timings
 from datasets.errors import without_secrets
 
@@ -97,7 +97,7 @@ class Runner:
     """One `bench run`."""
 
     def __init__(self, plan: Plan, display: Display, *, fail_fast: bool = False) -> None:
-        """Open the state folder and start opening the tracking store.
+        """Open the state folder; a store that is not a file, or not made yet, begins to open.
 
         Raises:
             UserError: the tracking store cannot be used, said before anything trains.
@@ -116,6 +116,8 @@ class Runner:
         self.summary = Summary(len(plan.trainings))
         self._started_ms = int(time.time() * 1000)
         self.writer = Writer(lambda: Store(grid.tracking.uri, grid.name), self._open_grid, self.spool)
+        if self._store_file is None or self._store_is_new():
+            self.writer.start()
         self.costs = CostModel()
         self.schedule = Schedule([], self.costs)
         self._pending: list[Training] = []
@@ -175,7 +177,10 @@ class Runner:
         started = time.monotonic()
         executor: Executor | None = None
         try:
-            self._gather(self._known())
+            known, is_told = self._known()
+            self._gather(known)
+            if self._pending or not is_told:
+                self.writer.start()
             if self._pending:
                 executor = self._executor()
                 self._loop(executor)
@@ -194,14 +199,20 @@ class Runner:
         waiting = len(list(self.spool))
         return f"{waiting} finished results wait in {self.spool.folder}; run the same command again." if waiting else ""
 
-    def _known(self) -> dict[str, Known]:
-        """What the store has; a store that is only being made has nothing, and is not waited for."""
+    def _known(self) -> tuple[dict[str, Known], bool]:
+        """What the store has, and whether it has been told that this grid is finished.
+
+        A store that is only being made has nothing, and is not waited for; one in a file is read without MLflow.
+        """
         if self._store_is_new():
-            return {}
+            return {}, False
+        if self._store_file is not None:
+            glance = Glance(self._store_file, self.plan.grid.name)
+            return glance.known(), glance.grid_is_finished(plan_digest(self.plan))
         self.writer.ready.wait()
         if self.writer.store is None or self.writer.problem is not None:
             raise self.writer.problem or TrackingError("the tracking store cannot be opened.")
-        return self.writer.store.known()
+        return self.writer.store.known(), True
 
     def _store_is_new(self) -> bool:
         """True while nobody has made the store: it knows of nothing, and need not be waited for."""
@@ -268,7 +279,10 @@ class Runner:
 
     def _recall(self) -> None:
         """Learn from earlier runs what trainings take; a store that is only being made has nothing to tell."""
-        if self._store_is_new() or self.writer.store is None:
+        if self._store_is_new():
+            return
+        self.writer.ready.wait()
+        if self.writer.store is None:
             return
         with contextlib.suppress(TrackingError):  # nothing depends on it but the order
             self.costs.recall(timings(self.writer.store), self.plan.trainings)

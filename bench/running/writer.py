@@ -25,7 +25,7 @@ class Writer:
     """Takes jobs in order, in a thread of its own; every public method returns at once unless it says otherwise."""
 
     def __init__(self, open_store: Callable[[], Store], open_grid: Callable[[Store], str], spool: Spool) -> None:
-        """Start opening the store.
+        """Nothing happens before `start`, or before there is something to do.
 
         Args:
             open_store: makes the store, in the writer's thread (importing MLflow takes a second or two).
@@ -48,9 +48,13 @@ class Writer:
         """Ids of trainings whose outcomes the store has."""
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tracking-writer", daemon=True)
-        self._thread.start()
 
     # ---- called by the scheduler --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to open the store; a second call does nothing."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def begin(self, record: Mapping[str, Any]) -> None:
         """Show a training as running."""
@@ -61,7 +65,7 @@ class Writer:
             if fresh:
                 self._runs[training_id] = run
 
-        self._jobs.put(job)
+        self.put(job)
 
     def finish(self, outcome: Outcome) -> None:
         """Take an outcome to the store, then remove it from the spool."""
@@ -75,15 +79,17 @@ class Writer:
             self._spool.drop(training_id)
             self.written.put(training_id)
 
-        self._jobs.put(job)
+        self.put(job)
 
     def put(self, job: Job) -> None:
         """Do something else with the store when its turn comes; it is repeated while the store is away."""
+        self.start()
         self._jobs.put(job)
 
     def kill(self, training_ids: list[str]) -> None:
         """Mark trainings that were cut short."""
-        self._jobs.put(lambda store: store.kill([self._runs.pop(i) for i in training_ids if i in self._runs]))
+        if training_ids:
+            self.put(lambda store: store.kill([self._runs.pop(i) for i in training_ids if i in self._runs]))
 
     def close(self, status: str, timeout_s: float | None = None) -> bool:
         """Finish the jobs, set the grid run's status and end the thread; waits.
@@ -95,6 +101,8 @@ class Writer:
         Returns:
             False when the store does not have everything; what is spooled is written at the next start.
         """
+        if self._thread.ident is None:
+            return True  # there was nothing to write
         self._jobs.put(lambda store: store.close_run(self.grid_run, status))
         self._jobs.put(None)
         unanswered = 0.0

@@ -30,6 +30,7 @@ class Record:
             return store.open_study(self._tags(), self._files(), started_ms)
 
         self._writer = Writer(lambda: StudyStore(uri, name), open_run, Spool(folder))
+        self._writer.start()
 
     def _tags(self) -> dict[str, str]:
         search = self.search

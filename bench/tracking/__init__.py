@@ -4,6 +4,7 @@ Shape: grid run (YAML, environment, report) > training run (parameters, curves, 
 condition).
 """
 
+from bench.tracking.glance import Glance
 from bench.tracking.places import (
     StoreUnreachable,
     TrackingError,
@@ -19,6 +20,7 @@ from bench.tracking.writing import Store
 
 __all__ = [
     "ARRAYS",
+    "Glance",
     "Known",
     "Reader",
     "Store",

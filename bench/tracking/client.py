@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.tracking.faults import problem_of
-from bench.tracking.places import TrackingError, check_store, safe_name, sqlite_path
+from bench.tracking.places import TrackingError, check_store, deleted, safe_name, sqlite_path
 from datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -130,10 +130,7 @@ class Experiment:
         found = self._client.get_experiment_by_name(self.name)
         if found is not None:
             if found.lifecycle_stage != "active":
-                raise TrackingError(
-                    f"experiment '{self.name}' was deleted in {self.uri}: restore it "
-                    f"(mlflow experiments restore -x {found.experiment_id}) or give the grid another name."
-                )
+                raise TrackingError(deleted(self.name, self.uri, str(found.experiment_id)))
             return str(found.experiment_id)
         if not create:
             names = ", ".join(sorted(e.name for e in self._client.search_experiments())) or "none"

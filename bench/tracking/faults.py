@@ -4,7 +4,7 @@ import os
 import ssl
 from collections.abc import Iterator
 
-from bench.tracking.places import DAMAGED, StoreUnreachable, TrackingError
+from bench.tracking.places import DAMAGED, StoreUnreachable, TrackingError, outdated
 
 _LATER = (408, 429, 500, 502, 503, 504)
 """Statuses that a server, its database or a proxy before it gives while it is not ready."""
@@ -13,9 +13,7 @@ _LATER = (408, 429, 500, 502, 503, 504)
 def problem_of(uri: str, error: Exception) -> TrackingError:
     """The error to raise for what MLflow, or what it talks through, has raised; a `StoreUnreachable` if it may pass."""
     if "out-of-date" in str(error):
-        return TrackingError(
-            f"tracking store {uri} was made by an older MLflow: back it up, then run: mlflow db upgrade {uri}"
-        )
+        return TrackingError(outdated(uri))
     if "disk is full" in str(error) or "No space left" in str(error):
         return StoreUnreachable(f"tracking store {uri}: the disk is full; make room.")
     if uri.startswith("http"):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sqlite3
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -86,12 +87,14 @@ def _check_sqlite(file: Path) -> None:
                 raise TrackingError(f"tracking store {file} is a SQLite database, but not one of MLflow's.")
             version = database.execute("SELECT version_num FROM alembic_version").fetchone() if tables else None
     except sqlite3.Error as error:
-        raise TrackingError(f"tracking store {file} cannot be used: {_sqlite_reason(error)}") from error
-    if version and not _known_schema(version[0]):
-        raise TrackingError(
-            f"tracking store {file} has schema {version[0]}, which is newer than the installed MLflow knows: "
-            "upgrade MLflow (pip install -U mlflow) or choose another store with tracking.uri."
-        )
+        raise sqlite_problem(file, error) from error
+    if version:
+        _check_schema(file, version[0])
+
+
+def sqlite_problem(file: Path, error: sqlite3.Error) -> TrackingError:
+    """The error to raise for what SQLite says of a store."""
+    return TrackingError(f"tracking store {file} cannot be used: {_sqlite_reason(error)}")
 
 
 def _sqlite_reason(error: sqlite3.Error) -> str:
@@ -107,12 +110,41 @@ def _sqlite_reason(error: sqlite3.Error) -> str:
     return f"{text}."
 
 
-def _known_schema(version: str) -> bool:
-    """True when one of the installed MLflow's migrations has this revision."""
+def _check_schema(file: Path, version: str) -> None:
+    """Compare a store's schema with what the installed MLflow's migrations lead to.
+
+    Raises:
+        TrackingError: it is newer, or older.
+    """
     from importlib.util import find_spec
 
     package = find_spec("mlflow")
     if package is None or package.origin is None:
-        return True
-    migrations = Path(package.origin).parent / "store" / "db_migrations" / "versions"
-    return not migrations.is_dir() or any(migrations.glob(f"{version}_*.py"))
+        return
+    folder = Path(package.origin).parent / "store" / "db_migrations" / "versions"
+    migrations = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
+    revisions = {word for text in migrations for word in _REVISION.findall(text)}
+    if revisions and version not in revisions:
+        raise TrackingError(
+            f"tracking store {file} has schema {version}, which is newer than the installed MLflow knows: "
+            "upgrade MLflow (pip install -U mlflow) or choose another store with tracking.uri."
+        )
+    if any(version in line for text in migrations for line in _BEFORE.findall(text)):
+        raise TrackingError(outdated(f"sqlite:///{file}"))
+
+
+_REVISION = re.compile(r"^revision\b.*=\W*(\w+)", re.M)
+_BEFORE = re.compile(r"^down_revision\b.*=(.*)", re.M)
+
+
+def outdated(uri: str) -> str:
+    """What is said of a store that an older MLflow made."""
+    return f"tracking store {uri} was made by an older MLflow: back it up, then run: mlflow db upgrade {uri}"
+
+
+def deleted(experiment: str, uri: str, experiment_id: str) -> str:
+    """What is said of an experiment in MLflow's bin."""
+    return (
+        f"experiment '{experiment}' was deleted in {uri}: restore it "
+        f"(mlflow experiments restore -x {experiment_id}) or give the grid another name."
+    )

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import tempfile
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -49,6 +49,25 @@ class Known:
         return self.conditions.issuperset(training.conditions) and self.saved.issuperset(training.save.words)
 
 
+def known_of(rows: Iterable[Row], finished_cells: Callable[[str], Iterable[str]]) -> dict[str, Known]:
+    """Training id -> what is known of it.
+
+    Args:
+        rows: training runs, oldest first; one that finished counts before one that did not.
+        finished_cells: conditions of a training's finished cells, asked for where its run does not name them.
+    """
+    found: dict[str, Known] = {}
+    for row in rows:
+        identity = row.tags["training_id"]
+        conditions = frozenset(filter(None, row.tags.get("conditions", "").split(",")))
+        if not (row.finished and conditions):
+            conditions = frozenset(finished_cells(identity))
+        if identity not in found or row.finished:
+            saved = frozenset(filter(None, row.tags.get("saved", "").split(",")))
+            found[identity] = Known(row.run_id, row.status, conditions, saved)
+    return found
+
+
 class Reader(Experiment):
     """Reads one experiment; `known` may be called from any thread."""
 
@@ -59,16 +78,8 @@ class Reader(Experiment):
         looked up.
         """
         with plain_errors(self.uri):
-            found: dict[str, Known] = {}
-            for row in self._rows("training", training_id, values=False):
-                identity = row.tags["training_id"]
-                conditions = frozenset(filter(None, row.tags.get("conditions", "").split(",")))
-                if not (row.finished and conditions):
-                    conditions = frozenset(self._cells(identity, finished=True))
-                if identity not in found or row.finished:
-                    saved = frozenset(filter(None, row.tags.get("saved", "").split(",")))
-                    found[identity] = Known(row.run_id, row.status, conditions, saved)
-            return found
+            rows = self._rows("training", training_id, values=False)
+            return known_of(rows, lambda identity: self._cells(identity, finished=True))
 
     def finished_cells(self) -> frozenset[str]:
         """Ids of all finished cells."""
@@ -78,7 +89,7 @@ class Reader(Experiment):
     def _cells(self, training_id: str, *, finished: bool = False) -> dict[str, str]:
         """Condition -> run id of a training's cell runs; only of the finished ones where asked."""
         rows = self._rows("cell", training_id, values=False)
-        return {_condition(row.tags): row.run_id for row in rows if row.finished or not finished}
+        return {condition_of(row.tags): row.run_id for row in rows if row.finished or not finished}
 
     def _rows(self, stage: str, training_id: str | None = None, *, values: bool = True) -> "Iterator[Row]":
         """The runs of a stage, oldest first; a database may leave out metrics and parameters, which costs it time."""
@@ -241,7 +252,7 @@ def _curve_tags(run: "Run") -> tuple[Any, ...]:
     return tags["dataset"], float(tags["label_ratio"]), tags["method"], int(tags["seed"]), tags["training_id"]
 
 
-def _condition(tags: Mapping[str, str]) -> str:
+def condition_of(tags: Mapping[str, str]) -> str:
     """The condition a cell run was tested under."""
     return condition(tags["modalities"], Corruption.parse(tags.get("corruption", "")))
 

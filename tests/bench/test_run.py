@@ -1,8 +1,10 @@
 """`bench run` from the outside: results, repetition, failures, kills, company."""
 
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tests.bench.run_tools import (
     bench,
     cell_metrics,
     descendants,
+    environment,
     finished_cells,
     query,
     start,
@@ -76,6 +79,26 @@ def test_a_finished_grid_is_not_run_again(done: Done) -> None:
     assert f"nothing to do: all {N_TRAININGS} trainings are finished" in again.stderr
     assert cell_metrics(folder) == before
     assert statuses(folder, "grid") == ["FINISHED"]
+
+
+def test_a_finished_grid_is_told_without_mlflow(done: Done) -> None:
+    folder, _ = done
+    code = (
+        "import sys; from bench.cli.commands import run_grid; run_grid('grid.yaml', fail_fast=False, on=None); "
+        "print({'mlflow', 'torch._dynamo', 'pandas'} & set(sys.modules))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True)
+    assert "nothing to do" in told.stderr
+    assert told.stdout == "set()\n"
+
+
+def test_another_grid_of_finished_trainings_has_a_run_of_its_own(done: Done, tmp_path: Path) -> None:
+    folder, _ = done
+    shutil.copy(folder / "mlflow.db", tmp_path)
+    write_grid(tmp_path, SMALL.replace("seeds: 2", "seeds: 1"))
+    again = bench("run", "grid.yaml", cwd=tmp_path)
+    assert "nothing to do" in again.stderr
+    assert statuses(tmp_path, "grid") == ["FINISHED", "FINISHED"]
 
 
 def test_plan_says_what_is_done(done: Done) -> None:

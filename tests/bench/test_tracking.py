@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from bench.tracking import Store, StoreUnreachable, TrackingError, check_store, safe_name, sqlite_path, state_folder
+from bench.tracking import (
+    Glance,
+    Store,
+    StoreUnreachable,
+    TrackingError,
+    check_store,
+    safe_name,
+    sqlite_path,
+    state_folder,
+)
 from datasets.errors import UserError
 
 SUBSETS = ("upper", "lower", "upper+lower")
@@ -291,6 +300,64 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
 
 def test_a_store_of_this_mlflow_passes(uri: str, store: Store) -> None:
     check_store(uri)
+
+
+def test_an_older_schema_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("CREATE TABLE runs (run_uuid)")
+        database.execute("CREATE TABLE alembic_version (version_num)")
+        database.execute("INSERT INTO alembic_version VALUES ('451aebb31d03')")  # MLflow 1.0
+    with pytest.raises(TrackingError, match="made by an older MLflow: back it up, then run: mlflow db upgrade sqlite"):
+        check_store(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def glance(store: Store) -> Glance:
+    file = sqlite_path(store.uri)
+    assert file is not None
+    return Glance(file, store.name)
+
+
+def test_a_glance_knows_what_mlflow_knows(store: Store, grid_run: str) -> None:
+    store.write(finished("1" * 16), grid_run)
+    for name, value in (("2" * 16, "conditions"), ("3" * 16, "")):  # cells to be looked up; one of them unfinished
+        run = store.write(finished(name), grid_run)
+        store._client.delete_tag(run, "conditions")
+        cell = next(run for run in runs(store, "cell") if run.data.tags["training_id"] == name)
+        if not value:
+            store._client.set_terminated(cell.info.run_id, "KILLED")
+    store._client.set_tag(store.known()["1" * 16].run_id, "saved", "embeddings,predictions")
+    store.write({**finished("4" * 16), "status": "failed", "reason": "no luck"}, grid_run)
+    store.begin(record("5" * 16), grid_run, 10**12)
+    gone = store.write(finished("6" * 16), grid_run)
+    store._client.delete_run(gone)
+
+    known = glance(store).known()
+    assert known == store.known()
+    assert {name[0]: (k.status, len(k.conditions)) for name, k in known.items()} == {
+        "1": ("FINISHED", 3), "2": ("FINISHED", 3), "3": ("FINISHED", 2), "4": ("FAILED", 0), "5": ("RUNNING", 0),
+    }  # fmt: skip
+
+
+def test_a_glance_tells_whether_this_grid_ended_well(store: Store, grid_run: str) -> None:
+    assert not glance(store).grid_is_finished("digest")
+    store.close_run(grid_run, "FAILED")
+    assert not glance(store).grid_is_finished("digest")
+    store.close_run(grid_run, "FINISHED")
+    assert glance(store).grid_is_finished("digest")
+    assert not glance(store).grid_is_finished("another")
+
+
+def test_a_glance_at_what_is_not_there_or_was_deleted(store: Store) -> None:
+    file = sqlite_path(store.uri)
+    assert file is not None
+    assert Glance(file, "never begun").known() == {}
+    store._client.delete_experiment(store.experiment_id)
+    with pytest.raises(TrackingError, match=r"was deleted in sqlite:///.*: restore it \(mlflow experiments restore -x"):
+        Glance(file, store.name)
+    file = file.with_name("broken.db")
+    file.write_bytes(b"no database" * 100)
+    with pytest.raises(TrackingError, match="damaged or no SQLite database"):
+        Glance(file, store.name)
 
 
 def test_an_unknown_experiment_lists_those_there_are(uri: str, store: Store) -> None:

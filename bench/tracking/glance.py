@@ -1,0 +1,73 @@
+"""What a SQLite store has of an experiment, read without MLflow, whose import takes longer than looking does."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from bench.tracking.places import TrackingError, deleted, sqlite_problem
+from bench.tracking.reading import Known, condition_of, known_of
+from bench.tracking.tables import Row
+
+_RUNS = """
+    SELECT r.run_uuid, r.status, t.key, t.value
+    FROM runs r
+    JOIN tags own ON own.run_uuid = r.run_uuid AND own.key = ?
+    JOIN tags t ON t.run_uuid = r.run_uuid AND t.key IN
+        ('training_id', 'conditions', 'saved', 'modalities', 'corruption', 'grid_digest')
+    WHERE r.experiment_id = ? AND r.lifecycle_stage = 'active'
+    ORDER BY r.start_time, r.run_uuid
+"""
+
+
+class Glance:
+    """One experiment in a SQLite file as it is at the moment of opening, for reading alone."""
+
+    def __init__(self, file: Path, experiment: str) -> None:
+        """Look into the store.
+
+        Raises:
+            TrackingError: the file cannot be read, or the experiment was deleted.
+        """
+        self._trainings: list[Row] = []
+        self._cells: list[Row] = []
+        self._grids: list[Row] = []
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
+                self._read(database, file, experiment)
+        except sqlite3.Error as error:
+            raise sqlite_problem(file, error) from error
+
+    def _read(self, database: sqlite3.Connection, file: Path, experiment: str) -> None:
+        found = database.execute(
+            "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?", (experiment,)
+        ).fetchone()
+        if found is None:
+            return
+        if found[1] != "active":
+            raise TrackingError(deleted(experiment, f"sqlite:///{file}", str(found[0])))
+        self._trainings = list(_runs(database, found[0], "task"))
+        self._grids = list(_runs(database, found[0], "grid_digest"))
+        if any(not (row.finished and row.tags.get("conditions")) for row in self._trainings):
+            self._cells = [row for row in _runs(database, found[0], "cell_id") if row.finished]
+
+    def known(self) -> dict[str, Known]:
+        """As `Reader.known`."""
+
+        def finished_cells(training_id: str) -> Iterable[str]:
+            return (condition_of(row.tags) for row in self._cells if row.tags["training_id"] == training_id)
+
+        return known_of(self._trainings, finished_cells)
+
+    def grid_is_finished(self, digest: str) -> bool:
+        """Whether a run of this very grid ended well."""
+        return any(row.finished and row.tags["grid_digest"] == digest for row in self._grids)
+
+
+def _runs(database: sqlite3.Connection, experiment_id: int, own_tag: str) -> Iterator[Row]:
+    """The active runs that have a tag which only those of one stage have, oldest first."""
+    rows: dict[str, Row] = {}
+    for run_id, status, key, value in database.execute(_RUNS, (own_tag, experiment_id)):
+        rows.setdefault(run_id, Row(run_id, status, {}, {}, {})).tags[key] = value
+    yield from rows.values()
