@@ -33,6 +33,11 @@ def _run() -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe left: nothing to say, and nobody to say it to
         return 0
+    except OSError as error:
+        if error.filename is None:
+            return _unexpected(error)
+        print(f"bench: {str(error.filename)[:200]}: {error.strerror}.", file=sys.stderr)
+        return 1
     except Exception as error:
         return _unexpected(error)
 

@@ -4,7 +4,11 @@ import keyword
 import re
 from pathlib import Path
 
+from bench.grid.problems import show
 from datasets.errors import UserError
+
+LONGEST = 60
+"""Letters of a name: it becomes that of two files, and a column of every table."""
 
 METHOD = '''"""{title}: say in a line what it does, and name the paper."""
 
@@ -83,8 +87,11 @@ def new_method(name: str, folder: Path) -> list[Path]:
     Raises:
         UserError: the name is no module name, or a file is there already.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise UserError(f"a method's name is a Python module name in lower case, like my_method; got '{name}'.")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name) or len(name) > LONGEST:
+        raise UserError(
+            f"a method's name is a Python module name in lower case, of up to {LONGEST} letters, like my_method; "
+            f"got {show(name)}."
+        )
     title = "".join(word.capitalize() for word in name.split("_") if word)
     texts = {folder / f"{name}.py": METHOD, folder / f"test_{name}.py": TEST}
     for path in texts:

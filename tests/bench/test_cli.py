@@ -142,6 +142,16 @@ def test_data_listing_says_what_is_ready(call: Call) -> None:
     )
 
 
+def test_a_file_that_cannot_be_used_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench.cli.commands
+
+    def broken(**_: object) -> None:
+        Path("x" * 300).read_text()
+
+    monkeypatch.setattr(bench.cli.commands, "list_data", broken)
+    assert call("data", "ls") == (1, "", f"bench: {'x' * 200}: File name too long.\n")
+
+
 def test_an_unexpected_error_is_a_sentence_and_a_file(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
