@@ -126,8 +126,9 @@ def test_names_that_lead_out_of_the_store_are_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def s3() -> Iterator[dict[str, str]]:
     """Environment of an S3 server that keeps everything in memory."""
-    moto = pytest.importorskip("moto.server", reason="pip install 'moto[server,s3]' for a bucket to try on")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     yield {
