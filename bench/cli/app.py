@@ -29,7 +29,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="List, prepare and verify data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 search_app = typer.Typer(
-    help="Tune hyper-parameters: bench search SEARCH, then bench search best SEARCH > tuned.yaml.",
+    help="Tune hyper-parameters.\n\nFirst bench search SEARCH, then bench search best SEARCH > tuned.yaml.",
     no_args_is_help=True,
     rich_markup_mode=None,
     cls=PlainSearch,
@@ -90,7 +90,7 @@ def run(
     on: OnOption = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first training that fails.")] = False,
 ) -> int:
-    """Train and evaluate what a grid asks for and is not finished yet.
+    """Train and test what a grid asks for and still lacks.
 
     Stop it with Ctrl-C, or let the machine die: the same command goes on where it stopped. Exit code 1 when a
     training failed.
@@ -121,7 +121,9 @@ def plan(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Check a grid and show what it would train, what is done, what is impossible, and what it would take.
+    """Check a grid and say what it would take.
+
+    Shows what it would train, what is done, what is impossible and why.
 
     Example: bench plan my-grid.yaml
 
@@ -148,7 +150,9 @@ def report(
     ] = None,
     tracking_uri: UriOption = None,
 ) -> int:
-    """Everything the analyses can say of an experiment: a page, Markdown, LaTeX, CSV, figures; also kept in MLflow.
+    """Write the report of an experiment: tables, figures.
+
+    One page that works offline, Markdown, LaTeX, CSV and figures; all of it is also kept in MLflow.
 
     What is costly is kept in OUT/.cache by its content and may be deleted.
 
@@ -172,7 +176,9 @@ def compare(
     tracking_uri: UriOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Say whether two experiments differ, where, by how much, and what they were made with.
+    """Say whether and where two experiments differ.
+
+    Also by how much, and in what they were made with.
 
     Cells are compared with the same cells: same data set, method, label ratio, condition and seed.
 
@@ -190,7 +196,9 @@ def reproduce(
     tracking_uri: UriOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Train again what a run was, and say whether the same numbers come out, and what differs: versions, data, code.
+    """Train again what a run was, and compare the numbers.
+
+    Says whether the same come out, and what differs: versions, data, code.
 
     Nothing is written to the store. Exit code 0 when they are the same, to the last bit or to rounding, else 1.
 
@@ -221,7 +229,9 @@ def search_run(
     out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("reports"),
     as_json: JsonOption = False,
 ) -> int:
-    """Search for good hyper-parameters on validation, then test the winner and the defaults, once.
+    """Search for good hyper-parameters on validation.
+
+    At the end the winner and the defaults are tested, once.
 
     Stop it with Ctrl-C, or let the machine die: with --resume it goes on, and suggests what it would have
     suggested. Several processes share the work with --resume.
@@ -288,7 +298,7 @@ def ui(
 
 @app.command("ls")
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: JsonOption = False) -> int:
-    """List the methods, data sets, bundled grids or bundled searches there are.
+    """List methods, data sets, bundled grids or searches.
 
     Example: bench ls methods
     """
@@ -339,7 +349,9 @@ def data_prepare(
         str, typer.Option(help="Samples in two splits: refuse, keep, or drop, which leaves them in the later split.")
     ] = "refuse",
 ) -> int:
-    """Turn the raw files of a data set into a verified copy that the suite uses from then on.
+    """Make a verified copy of a data set from raw files.
+
+    The suite uses the copy from then on.
 
     Of images and texts, a call that was stopped is gone on with by the same command.
 
@@ -368,7 +380,9 @@ def data_embed(
     mask: Annotated[float, typer.Option(help="Share of words that are masked in the test split.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of noise and masks.")] = 0,
 ) -> int:
-    """Turn the images and texts of a data set into vectors that grids train on, each modality alone.
+    """Turn images and texts into vectors for grids.
+
+    Each modality is encoded alone, so that neither tells of the other.
 
     Stop it whenever you like: the same command goes on where it stopped.
 
@@ -387,7 +401,9 @@ def data_verify(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The data set; see bench ls datasets.")],
     folder: Annotated[Path | None, typer.Option("--from", metavar="FOLDER", help="For 'own': its folder.")] = None,
 ) -> int:
-    """Check a data set's content against its fingerprint, shapes and value ranges; say all that is wrong.
+    """Check a data set and say all that is wrong.
+
+    Its content is held against its fingerprint, shapes and value ranges.
 
     Example: bench data verify handwritten
 
@@ -409,7 +425,9 @@ def data_make(
         str | None, typer.Option("--format", help="mult, mult_unaligned, multibench, mmsa or mmsa_unaligned.")
     ] = None,
 ) -> int:
-    """Write random data in the raw format of a data set, to try preparation, speed and memory without the real files.
+    """Write random data in the raw format of a data set.
+
+    To try preparation, speed and memory without the real files.
 
     Example: bench data make cmu_mosei --rows 200 --out like-mosei.pkl
     """
@@ -423,7 +441,9 @@ def check(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="A name, or my_package.my_module:MyMethod.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Hold a method to the contract: shapes, subsets, leaks, hostile batches, stacking. Exit code 1 when it breaks.
+    """Hold a method to the contract.
+
+    Shapes, subsets, leaks, hostile batches, stacking and more. Exit code 1 when it breaks.
 
     Example: bench check my_package.my_module:MyMethod
     """
@@ -436,7 +456,9 @@ def check(
 def new_method(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its module name, like my_method.")],
 ) -> int:
-    """Write a minimal method and its test into the working directory; both pass the contract as they are.
+    """Write a minimal method and its test here.
+
+    Both pass the contract as they are.
 
     Example: bench new method my_method
     """
@@ -450,7 +472,9 @@ def new_method(
 
 @app.command()
 def doctor(tracking_uri: UriOption = None, as_json: JsonOption = False) -> int:
-    """Say what is wrong with this installation and how to mend it. Exit code 1 when something is.
+    """Say what is wrong with this installation.
+
+    And how to mend it. Exit code 1 when something is wrong.
 
     Example: bench doctor
     """

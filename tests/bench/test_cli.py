@@ -13,7 +13,8 @@ Call = Callable[..., tuple[int, str, str]]
 
 COMMANDS = [
     ["run"], ["plan"], ["report"], ["compare"], ["ui"], ["reproduce"], ["ls"], ["check"], ["doctor"],
-    ["data", "ls"], ["data", "prepare"], ["data", "verify"], ["data", "make"], ["new", "method"],
+    ["data", "ls"], ["data", "prepare"], ["data", "embed"], ["data", "verify"], ["data", "make"],
+    ["search", "best"], ["search", "show"], ["new", "method"],
 ]  # fmt: skip
 
 
@@ -41,6 +42,15 @@ def test_every_command_has_help_with_an_example(call: Call, words: list[str]) ->
     code, out, _ = call(*words, "--help")
     assert code == 0
     assert f"Example: bench {' '.join(words)}" in out
+
+
+@pytest.mark.parametrize("words", [[], ["data"], ["search"], ["new"]], ids=" ".join)
+def test_lists_of_commands_are_whole_on_a_narrow_terminal(
+    call: Call, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = call(*words, "--help")
+    assert "..." not in out.partition("Commands:")[2]
 
 
 def test_no_words_show_the_help(call: Call) -> None:
