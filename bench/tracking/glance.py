@@ -33,8 +33,10 @@ class Glance:
         self._trainings: list[Row] = []
         self._cells: list[Row] = []
         self._grids: list[Row] = []
+        # Able to write, though nothing is: what a killed writer left half done has to be rolled back first.
+        place = f"file:{quote(str(file))}?mode=rw"
         try:
-            with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
+            with contextlib.closing(sqlite3.connect(place, timeout=10, uri=True)) as database:
                 self._read(database, file, experiment)
         except sqlite3.Error as error:
             raise sqlite_problem(file, error) from error
