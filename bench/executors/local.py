@@ -34,8 +34,10 @@ class LocalExecutor:
     nothing is shared that a killed process could leave locked.
     """
 
-    def __init__(self, devices: list[str], spool_folder: Path, timeout_s: float | None = None) -> None:
-        self.devices, self.spool_folder, self.timeout_s = devices, spool_folder, timeout_s
+    def __init__(
+        self, devices: list[str], spool_folder: Path, timeout_s: float | None = None, *, capture: bool = False
+    ) -> None:
+        self.devices, self.spool_folder, self.timeout_s, self.capture = devices, spool_folder, timeout_s, capture
         self.inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._context = preload()
         self._reader, self._writer = multiprocessing.Pipe(duplex=False)
@@ -54,7 +56,7 @@ class LocalExecutor:
 
     def start(self, slot: int) -> tuple[Callable[..., None], tuple[Any, ...]]:
         """What makes a new process the worker of a slot."""
-        return worker.start, (slot, self.devices[slot], self._writer)
+        return worker.start, (slot, self.devices[slot], self.capture, self._writer)
 
     def submit(self, slot: int, trainings: list[Training], records: list[dict[str, Any]]) -> None:
         """Train a stack on a free slot; its time-out is that of its trainings one after the other."""

@@ -67,13 +67,14 @@ class Mailbox:
 class Worker:
     """One slot: a process on some node, with one CPU and its part of a GPU."""
 
-    def __init__(self, slot: int, life: int, device: str, mailbox: Any, places: list[str]) -> None:
+    def __init__(self, slot: int, life: int, device: str, capture: bool, mailbox: Any, places: list[str]) -> None:
         """Become the worker of a slot.
 
         Args:
             slot: its number.
             life: how many workers it had before.
             device: what it trains on.
+            capture: as `Trainer` takes it.
             mailbox: where it tells what it does.
             places: where the scheduling process looks for modules; a node that shares its disk finds a method of a
                 user's own there.
@@ -83,7 +84,7 @@ class Worker:
         torch.set_num_threads(1)
         sys.path += [place for place in places if place not in sys.path and Path(place).is_dir()]
         self.mark = {"slot": slot, "life": life}
-        self.device, self.mailbox = device, mailbox
+        self.device, self.capture, self.mailbox = device, capture, mailbox
 
     def ready(self) -> bool:
         """Answers once the process runs and has imported what it needs."""
@@ -93,7 +94,7 @@ class Worker:
         self, trainings: list[Training], records: list[dict[str, Any]], data: Data
     ) -> "list[tuple[Outcome, Arrays]]":
         """Train a stack, see `bench.executors.worker.train`; `data` comes from the node's object store."""
-        return worker.train(trainings, records, lambda _: data, self.device, self._tell)
+        return worker.train(trainings, records, lambda _: data, self.device, self._tell, capture=self.capture)
 
     def _tell(self, event: Event) -> None:
         self.mailbox.put.remote(self.mark | event)
@@ -138,7 +139,7 @@ class RayExecutor:
 
     def _open(self, settings: Executor, n_trainings: int, spool: Spool) -> None:
         self.ray = connect(settings.address)
-        self.spool, self.timeout_s = spool, settings.timeout_s
+        self.spool, self.timeout_s, self.capture = spool, settings.timeout_s, settings.capture
         n_gpus, n_slots = self._size(settings)
         n_slots = min(n_slots, n_trainings)
         self.devices = ["cuda" if n_gpus else "cpu"] * n_slots
@@ -172,7 +173,7 @@ class RayExecutor:
         """A new worker for a slot; pending until the cluster has room."""
         options = {"num_cpus": 1, "num_gpus": self.gpus, "max_restarts": 0, "max_task_retries": 0}
         actor = self.ray.remote(Worker).options(**options)
-        made = actor.remote(slot, self._lives[slot], self.devices[slot], self._mailbox, self._places)
+        made = actor.remote(slot, self._lives[slot], self.devices[slot], self.capture, self._mailbox, self._places)
         with self._lock:
             self._calls[made.ready.remote()] = _Call(slot, self._lives[slot], None, NEVER_S)
         return made

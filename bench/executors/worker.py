@@ -35,14 +35,15 @@ SIGN_EVERY_S = 1.0
 
 _slot = 0
 _device = "cpu"
+_capture = False
 _progress: Connection | None = None
 _data: dict[str, Data] = {}
 
 
-def start(slot: int, device: str, progress: Connection) -> None:
+def start(slot: int, device: str, capture: bool, progress: Connection) -> None:
     """Make this process a worker: one thread, deaf to Ctrl-C (the scheduler decides), gone when the scheduler is."""
-    global _slot, _device, _progress
-    _slot, _device, _progress = slot, device, progress
+    global _slot, _device, _capture, _progress
+    _slot, _device, _capture, _progress = slot, device, capture, progress
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
@@ -68,7 +69,7 @@ def work(trainings: list[Training], records: list[dict[str, Any]], spool_folder:
         Exception: of a stack of several: parts of it may do better.
     """
     spool = Spool(spool_folder)
-    made = train(trainings, records, _load, _device, tell)
+    made = train(trainings, records, _load, _device, tell, capture=_capture)
     return [keep(outcome, arrays, spool) for outcome, arrays in made]
 
 
@@ -78,8 +79,10 @@ def train(
     load: Callable[[Training], Data],
     device: str,
     tell: Callable[[dict[str, Any]], None],
+    *,
+    capture: bool = False,
 ) -> list[tuple[Outcome, Arrays]]:
-    """Train a stack and tell how it goes, wherever the worker is.
+    """Train a stack and tell how it goes, wherever the worker is; `capture` as `Trainer` takes it.
 
     Returns:
         Of each training the outcome, and the arrays that the grid keeps of it.
@@ -89,7 +92,7 @@ def train(
     """
     started = int(time.time() * 1000)
     try:
-        results = _run(trainings, load(trainings[0]), device, tell)
+        results = _run(trainings, load(trainings[0]), device, tell, capture)
     except Exception as error:
         if len(trainings) > 1:
             raise
@@ -103,10 +106,10 @@ def train(
 
 
 def _run(
-    trainings: list[Training], data: Data, device: str, tell: Callable[[dict[str, Any]], None]
+    trainings: list[Training], data: Data, device: str, tell: Callable[[dict[str, Any]], None], capture: bool
 ) -> Sequence[Result | Exception]:
     signs = _Signs(tell)
-    trainer = Trainer(trainings, data, device, signs)
+    trainer = Trainer(trainings, data, device, signs, capture=capture)
     for training in trainings:
         tell({"training": training.id, "epoch": 0, "row": {}})
     return trainer.run(lambda training, epoch, row: tell({"training": training.id, "epoch": epoch, "row": row}))

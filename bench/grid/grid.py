@@ -87,6 +87,10 @@ class Executor(BaseModel):
     stack: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         default="auto", description="trainings that a slot trains as one: auto is what pays on its device; 1: none"
     )
+    capture: bool = Field(
+        default=False,
+        description="replay the training step from a CUDA graph where that is measured to be quicker; not on CPUs",
+    )
     timeout_s: float | None = Field(default=None, gt=0, description="seconds after which a training is given up")
     silence_s: float = Field(
         default=1800.0, ge=10, description="seconds without a step after which a worker counts as hung and is killed"

@@ -275,7 +275,8 @@ class Runner:
         n_open = sum(map(self.schedule.is_open, range(len(devices))))
         self.display.start(self._pending, self.summary.n_done_before, n_open)
         self._pending = []
-        return executor or LocalExecutor(devices, self.spool.folder.parent, settings.timeout_s)
+        folder = self.spool.folder.parent
+        return executor or LocalExecutor(devices, folder, settings.timeout_s, capture=settings.capture)
 
     def _recall(self) -> None:
         """Learn from earlier runs what trainings take; a store that is only being made has nothing to tell."""
@@ -453,7 +454,7 @@ class Runner:
         self._warn(training, outcome.get("warning"))
 
     def _warn(self, training: Training, warning: str | None) -> None:
-        """Say once for each data set and label ratio what a training found odd about its labels."""
+        """Say once for each data set what trainings found odd: about the labels of a ratio, about their steps."""
         text = f"warning: {training.dataset.label}: {warning}"
         if warning and text not in self._warned:
             self._warned.add(text)

@@ -15,9 +15,9 @@ from bench.search.objective import Objective
 class ShareExecutor(LocalExecutor):
     """Slots that take a share of a round each; besides the events of any executor there are looks."""
 
-    def __init__(self, devices: list[str]) -> None:
+    def __init__(self, devices: list[str], *, capture: bool = False) -> None:
         self._answers: dict[int, Connection] = {}
-        super().__init__(devices, Path())
+        super().__init__(devices, Path(), capture=capture)
 
     def start(self, slot: int) -> tuple[Callable[..., None], tuple[Any, ...]]:
         _, args = super().start(slot)

@@ -180,7 +180,7 @@ class Searcher:
         executor: ShareExecutor | None = None
         record = Record(self.search, self.folder)
         try:
-            executor = ShareExecutor(self.devices)
+            executor = ShareExecutor(self.devices, capture=self.search.grid.executor.capture)
             rounds = Rounds(self.search, executor, self.display.tick)
             for method in self.search.methods:
                 self._tune(method, rounds, record)

@@ -21,6 +21,7 @@ VALUES_AT_ONCE = 40
 PRUNED = "pruned"
 
 _answers: Connection | None = None
+_capture = False
 _data: dict[str, Data] = {}
 
 
@@ -38,11 +39,11 @@ class Trained:
     seconds: float = 0.0
 
 
-def start(slot: int, device: str, progress: Connection, answers: Connection) -> None:
+def start(slot: int, device: str, capture: bool, progress: Connection, answers: Connection) -> None:
     """Make this process a worker that can be answered."""
-    global _answers
-    worker.start(slot, device, progress)
-    _answers = answers
+    global _answers, _capture
+    worker.start(slot, device, capture, progress)
+    _answers, _capture = answers, capture
 
 
 def train_share(
@@ -114,7 +115,8 @@ class _Course:
     def trainer(self) -> Trainer:
         if self._trainer is None:
             self._started = time.perf_counter()
-            self._trainer = Trainer(self.stack, _load(self.stack[0]), self.device, self._alive, "valid")
+            data = _load(self.stack[0])
+            self._trainer = Trainer(self.stack, data, self.device, self._alive, "valid", capture=_capture)
             self._epochs = self._trainer.epochs()
         return self._trainer
 

@@ -194,7 +194,6 @@ class Stack:
         for row, parameters in zip(self.weights.detach(), own, strict=True):
             for name, view in self._named(row[None]).items():
                 parameters[name].data = view[0]
-        self.gradient = torch.zeros_like(self.weights)
         self.refresh()
 
     def _named(self, rows: Tensor) -> dict[str, Tensor]:
@@ -242,7 +241,7 @@ class Stack:
             (gradient,) = torch.autograd.grad(torch.stack(list(terms.values())).sum(), self.weights)
             self._move(gradient, moves)
         else:
-            self.gradient.zero_()
+            self.optimiser.zero_grad()
         return {name: term.detach() for name, term in terms.items()}
 
     @torch.no_grad()
@@ -253,7 +252,6 @@ class Stack:
         for row, own, moved in zip(self.rows, gradient, moves, strict=True):
             row.grad = own if moved else None
         self.optimiser.step()
-        self.gradient = gradient if moves.all() else gradient * torch.as_tensor(moves, device=gradient.device)[:, None]
 
     @torch.no_grad()
     def each(self, call: str, batch: Batch) -> Any:
@@ -264,7 +262,8 @@ class Stack:
         return self._call(call, self._state(gradient=False), batch, shared=True)
 
     def gradient_norms(self) -> dict[str, Tensor]:
-        named = self._named(self.gradient)
+        own = [torch.zeros_like(row) if row.grad is None else row.grad for row in self.rows]
+        named = self._named(torch.stack(own))
         told = {}
         for child, _ in self.alone.named_children():
             norms = [g.flatten(1).norm(dim=1) for name, g in named.items() if name.startswith(f"{child}.")]

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map
 
 from bench.arrays import PSEUDO_EPOCH
 from bench.grid.plan import Training
+from bench.training.captured import Captured, recorder_of
 from bench.training.evaluation import (
     Asked,
     Resident,
@@ -66,7 +67,7 @@ class Result:
     best_epoch: int
     """1-based; 0 for a method without epochs."""
     warning: str | None
-    """What a person should know about the labels, if anything."""
+    """What a person should know about the labels, or about steps that cannot be captured, if anything."""
     cost: Row
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     """What the grid keeps, see `bench.arrays`."""
@@ -221,6 +222,8 @@ class Trainer:
         device: str = "cpu",
         on_step: OnStep = lambda: None,
         split: Split = "test",
+        *,
+        capture: bool = False,
     ) -> None:
         """Build the replicas.
 
@@ -230,6 +233,7 @@ class Trainer:
             device: of all tensors.
             on_step: called after every step of training or evaluation, as a sign of life.
             split: what the cells are evaluated on; a search looks at `valid` alone.
+            capture: replay steps from a CUDA graph where that is quicker; a CPU has none.
         """
         self.spec, self.task, self.data, self.device = data.spec, data.spec.task, data, device
         self.on_step, self.split = on_step, split
@@ -240,6 +244,8 @@ class Trainer:
         """All of them, those included that were dropped on the way."""
         self.methods = [replica.method for replica in self.replicas]
         self.models = make_replicas(self.methods, self.settings)
+        if capture and (recorder := recorder_of(device)) is not None:
+            self.models = Captured(self.models, recorder)
         self.labelled = torch.as_tensor(np.stack([r.labelled for r in self.replicas]), device=device)  # (K, N)
         self.available = torch.as_tensor(np.stack([r.available for r in self.replicas]), device=device)  # (K, N, M)
         self.batch_size = min(self.settings.batch_size, len(self.parts["train"]))
@@ -282,10 +288,14 @@ class Trainer:
         cost = self._cost(trained_s, trained_s + time.perf_counter() - started)
         return [
             replica.failure or Result(
-                replica.curves, replica.cells, replica.best_epoch, replica.warning, cost, replica.arrays
+                replica.curves, replica.cells, replica.best_epoch, self._warning(replica), cost, replica.arrays
             )
             for replica in self.asked
         ]  # fmt: skip
+
+    def _warning(self, replica: Replica) -> str | None:
+        why_not = self.models.why_not if isinstance(self.models, Captured) else None
+        return "; ".join(text for text in (replica.warning, why_not) if text) or None
 
     def drop(self, training_ids: Container[str], why: str) -> None:
         """Let trainings go between two epochs: they fail with this reason, and cost nothing from then on."""
@@ -628,13 +638,14 @@ class Trainer:
 
     def _cost(self, trained_s: float, total_s: float) -> Row:
         """Each replica's share of the seconds, its parameters, and the highest memory use so far in MiB (on a CPU of
-        the process)."""
+        the process); where steps may be captured, the share of them that was replayed."""
         unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         if self.device.startswith("cuda"):
             peak = torch.cuda.max_memory_allocated(self.device)
         epochs, k = (self.settings.epochs if self.methods[0].iterative else 0), len(self.methods)
-        return {
+        captured = {"captured": self.models.share} if isinstance(self.models, Captured) else {}
+        return captured | {
             "train_s": trained_s / k,
             "wall_s": total_s / k,
             "step_ms": 1000 * trained_s / k / max(self.steps * epochs, 1),

@@ -137,6 +137,7 @@ SLIPS = [
     (with_line("executor: {devices: ['cuda:0', 'cuda:0']}"), "grid.yaml:3: executor.devices: a device is given twice; "
      "'slots' says how many trainings share one"),
     (with_line("executor: {slots: 0}"), "grid.yaml:3: executor.slots: expected auto or a number of at least 1, got 0"),
+    (with_line("executor: {capture: maybe}"), "grid.yaml:3: executor.capture: expected true or false, got 'maybe'"),
     (with_line("executor: {timeout_s: -1}"), "grid.yaml:3: executor.timeout_s: expected a number above 0, got -1"),
     (with_line("executor: auto"), "grid.yaml:3: executor: expected a mapping, got 'auto'"),
     (with_line("label_ratio: 1"), "grid.yaml:3: unknown key 'label_ratio'. Did you mean 'label_ratios'? A grid has: name, description, methods, datasets, "

@@ -74,7 +74,9 @@ def grid_values() -> st.SearchStrategy[dict[str, Any]]:
         "corruptions": _mostly(st.lists(st.dictionaries(kinds, levels, max_size=2), max_size=2)),
         "save": _mostly(st.lists(st.sampled_from(["embeddings", "predictions", "weights", "all"]), max_size=3)),
         "tracking": _mostly(st.dictionaries(st.sampled_from(["uri", "url"]), _words, max_size=2)),
-        "executor": _mostly(_options("kind", "devices", "slots", "timeout_s", "silence_s", "stack", "retries")),
+        "executor": _mostly(
+            _options("kind", "devices", "slots", "timeout_s", "silence_s", "stack", "capture", "retries")
+        ),
         "grids": _mostly(st.lists(st.sampled_from([*bundled_names(), "case.yaml", "none.yaml"]), max_size=2)),
     }
     required = {"methods": _mostly(_entries(_fields(METHODS))), "datasets": _mostly(_entries(_fields(DATASETS)))}
