@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from textwrap import dedent
 
@@ -22,6 +23,8 @@ from datasets.catalog import DATASETS
 from datasets.registry import Entry
 from methods.registry import METHODS
 from tests.bench.grid_slips import FAKES, SLIPS, with_line, with_methods
+
+QUICKSTART = files("bench.grids") / "quickstart.yaml"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -239,7 +242,7 @@ def test_a_megabyte_of_open_brackets_is_refused_at_once() -> None:
 
 
 def test_the_plain_python_parser_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(yaml_lines.__file__).parent / "grids" / "quickstart.yaml").read_text(encoding="utf-8")
+    text = QUICKSTART.read_text(encoding="utf-8")
     with_c = read_yaml(text)
     monkeypatch.setattr(yaml_lines, "_LOADER", yaml.SafeLoader)
     assert read_yaml(text) == with_c
@@ -272,7 +275,7 @@ def test_bundled_grids_are_found_by_name_and_listed_with_a_line() -> None:
 
 
 def test_every_line_a_bundled_grid_comments_out_is_valid() -> None:
-    text = (Path(yaml_lines.__file__).parent / "grids" / "quickstart.yaml").read_text(encoding="utf-8")
+    text = QUICKSTART.read_text(encoding="utf-8")
     lines = text.splitlines()
     optional = [line.replace("# ", "", 1) for line in lines if ":" in line and line.lstrip().startswith("# ")]
     optional = [
@@ -489,7 +492,7 @@ def test_text_that_looks_like_yaml_raises_nothing_but_grid_errors(text: str) -> 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_a_damaged_bundled_grid_raises_nothing_but_grid_errors(data: st.DataObject) -> None:
-    text = (Path(yaml_lines.__file__).parent / "grids" / "quickstart.yaml").read_text(encoding="utf-8")
+    text = QUICKSTART.read_text(encoding="utf-8")
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(text)))
         length = data.draw(st.integers(0, 30))
