@@ -104,7 +104,8 @@ def reproduce(uri: str, run_id: str, device: str = "auto") -> Reproduction:
     import torch
 
     from bench.executors.worker import reason_of
-    from bench.training.trainer import TrainingFailed, train
+    from bench.training.replica import TrainingFailed
+    from bench.training.trainer import train
     from datasets.catalog import DATASETS
 
     origin = origin_of(uri, run_id)

@@ -401,7 +401,7 @@ def _count(training: "Training", tell: Any) -> "pd.DataFrame":
 
     from bench.cost import count_cost
     from bench.training.evaluation import resident, subset_masks
-    from bench.training.trainer import build
+    from bench.training.replica import build
     from datasets.base import Part
     from datasets.seeds import generator
 

@@ -22,7 +22,8 @@ from bench.arrays import Arrays, write_arrays
 from bench.executors.forkserver import wake_when_parent_dies
 from bench.grid.plan import Training
 from bench.spool import Outcome, Spool
-from bench.training.trainer import Result, Trainer, TrainingFailed
+from bench.training.replica import TrainingFailed
+from bench.training.trainer import Result, Trainer
 from datasets.base import Data
 from datasets.catalog import DATASETS
 from datasets.errors import UserError

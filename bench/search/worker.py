@@ -12,7 +12,8 @@ from multiprocessing.connection import Connection
 from bench.executors import worker
 from bench.grid.plan import Training
 from bench.search.objective import Objective
-from bench.training.trainer import Replica, Result, Row, Trainer, TrainingFailed
+from bench.training.replica import Replica, Row, TrainingFailed
+from bench.training.trainer import Result, Trainer
 from datasets.base import Data
 from datasets.catalog import DATASETS
 

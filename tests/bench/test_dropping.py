@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from bench.grid.plan import Training
+from bench.training.replica import TrainingFailed
 from bench.training.replicas import Stack
-from bench.training.trainer import Result, Trainer, TrainingFailed
+from bench.training.trainer import Result, Trainer
 from tests.bench.test_stacks import data_of, same, trainings
 
 

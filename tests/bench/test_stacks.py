@@ -13,8 +13,9 @@ from torch import Tensor
 from bench.grid.file import parse_grid
 from bench.grid.plan import Training, make_plan
 from bench.scheduling.stacks import stack_key
+from bench.training.replica import TrainingFailed
 from bench.training.replicas import Stack
-from bench.training.trainer import Result, Trainer, TrainingFailed
+from bench.training.trainer import Result, Trainer
 from datasets.base import Data
 from datasets.batch import Batch
 from datasets.catalog import DATASETS

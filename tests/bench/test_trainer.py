@@ -15,15 +15,8 @@ from bench.arrays import Save
 from bench.grid.file import parse_grid
 from bench.grid.plan import Training, make_plan
 from bench.training.evaluation import Asked, subset_masks
-from bench.training.trainer import (
-    Result,
-    Trainer,
-    TrainingFailed,
-    draw_batches,
-    selection_subsets,
-    stage_epochs,
-    train,
-)
+from bench.training.replica import TrainingFailed, draw_batches
+from bench.training.trainer import Result, Trainer, selection_subsets, stage_epochs, train
 from datasets.base import Data
 from datasets.batch import Batch, make_batch
 from datasets.catalog import DATASETS
