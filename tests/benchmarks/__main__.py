@@ -17,6 +17,7 @@ from tests.benchmarks.measure import Row, head, machine, shown, write_json
 ITEMS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
     "startup": ("start-up of the command", grids.startup),
     "plan": ("planning of a large grid", grids.large_grid),
+    "finished": ("a run that has nothing left to do", grids.finished_grid),
     "a": ("a training step against a straightforward implementation", steps.training_steps),
     "b": ("throughput of a grid with 1 and 2 slots, stacks on and off", grids.slots),
     "c": ("share of scheduling and tracking", grids.overhead),
