@@ -304,6 +304,8 @@ def compare_stored(a: str, b: str, checkpoint: str | None, tracking_uri: str | N
             raise UserError(f"no experiment '{name}' in {uri}.{hint} There are: {', '.join(known) or 'none'}.")
     stores = [Reader(uri, name, create=False) for name in (a, b)]
     sides = [Experiment(store.name, store.results(), store.settings(), store.versions()) for store in stores]
+    for note in (note for store in stores for note in store.left_out.told):
+        _tell(f"note: {note}")
     found = compare_experiments(*sides, checkpoint=checkpoint)
     if as_json:
         print(found.to_json())

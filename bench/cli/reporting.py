@@ -68,6 +68,7 @@ def _report(
 ) -> int:  # fmt: skip
     """One report; `quiet` leaves out tables and progress on the terminal."""
     from analysis.report import write_report
+    from analysis.settling import settle
     from bench.cli.show import print_tables
 
     grid = store.latest_grid()
@@ -77,14 +78,15 @@ def _report(
     sources = _sources(store, grid, frame, ui, quick, cache, quiet)
     context = _context(store, grid, frame)
     written = write_report(frame, folder, title=store.name, checkpoint=checkpoint, context=context, sources=sources)
-    if not quiet and not frame.empty:
-        _print(frame, checkpoint, sources.protocols, print_tables)
+    settled = settle(frame, sources.protocols)[0]
+    if not quiet and not settled.empty:
+        _print(settled, checkpoint, print_tables)
     if not quiet:
         _tell_all(written)
     if grid is not None:
         with _told_when_it_fails():
             store.log_files(grid.info.run_id, folder, "report")
-    if frame.empty:
+    if settled.empty:
         raise TrackingError(
             f"experiment '{store.name}' has no finished cell yet; see: bench plan {store.name}. So says the page, "
             f"{folder / 'index.html'}."
@@ -95,16 +97,15 @@ def _report(
     return 0
 
 
-def _print(frame: "pd.DataFrame", checkpoint: str, protocols: Mapping[str, str], print_tables: Any) -> None:
+def _print(settled: "pd.DataFrame", checkpoint: str, print_tables: Any) -> None:
     """The tables on the terminal: folds together, and means by size in place of dozens of modality subsets."""
     import pandas as pd
 
     from analysis.folds import find_folds
-    from analysis.report import settle
     from analysis.results import check_frame
     from analysis.subset_means import has_many_subsets, means_by_size
 
-    settled = check_frame(settle(frame, protocols)[0])
+    settled = check_frame(settled)
     settled = find_folds(settled).merged(settled)
     parts = [
         means_by_size(own, str(dataset)) if has_many_subsets(own, str(dataset)) else own
@@ -189,7 +190,9 @@ def _sources(
         f"{f['method']} on {f['dataset']}, {f['label_ratio']} of the labels, seed {f['seed']}: {f.get('failure')}"
         for f in store.failures()
     ]
-    sources = Sources(links=Links(ui_address(store.uri, ui), store.experiment_id), cache=cache, failures=failures)
+    notes += store.left_out.told
+    links = Links(ui_address(store.uri, ui), store.experiment_id)
+    sources = Sources(links=links, cache=cache, failures=failures, notes=notes)
     if frame.empty or trainings.empty:
         return sources
     trainings["label_ratio"] = trainings["label_ratio"].astype(float)
@@ -285,7 +288,9 @@ def _kept(store: Store, trainings: "pd.DataFrame") -> "Iterator[KeptGroup]":
     saved = trainings[trainings["saved"].fillna("").str.contains(READ)]
     folds = find_folds(saved)
     first = {base: label for label, base in reversed(list(folds.bases.items()))}
-    saved = saved[[label == first.get(folds.bases.get(label, ""), label) for label in saved["dataset"]]]
+    saved = saved[
+        saved["dataset"].map(lambda label: label == first.get(folds.bases.get(label, ""), label)).astype(bool)
+    ]
     for dataset, own in saved.groupby("dataset", sort=True):
         for ratio in dict.fromkeys([own["label_ratio"].min(), ANALYSED_RATIO]):
             there = own[own["label_ratio"] == ratio].sort_values("seed", kind="stable").drop_duplicates("method")

@@ -15,9 +15,10 @@ import pytest
 
 from analysis.files import MANIFEST, Cache
 from analysis.paper_tables import Origins
-from analysis.report import Sources, settle, write_report
+from analysis.report import Sources, write_report
 from analysis.results import summarise
 from analysis.sections.base import Kept, KeptGroup, Links
+from analysis.settling import settle
 from datasets.errors import UserError
 from tests.analysis.frames import frame_of, realistic, result, toy
 
