@@ -30,7 +30,7 @@ from analysis.sections.base import (
 )
 from analysis.sections.cost import cost_section, measured_counts
 from analysis.sections.overview import overview_section
-from analysis.sections.papers import papers_section
+from analysis.sections.papers import costing_note, papers_section
 from analysis.sections.ranking import ranking_section
 from analysis.sections.representations import Analysed, analyse
 from analysis.sections.results import hidden_subsets, results_section
@@ -127,7 +127,7 @@ def write_report(
         curves=None if sources.curves is None else folds.merged(_of_shown(sources.curves, single)),
     )  # fmt: skip
     told = report_notes(checked, summary, checkpoint)
-    notes = [*sources.notes, *notes, *folds.told, *told, *unused, *hidden_subsets(inputs)]
+    notes = [*sources.notes, *notes, *costing_note(inputs), *folds.told, *told, *unused, *hidden_subsets(inputs)]
     analysed = analyse(inputs, sources.tell)
     notes += analysed.notes
     sections = list(_sections(replace(inputs, notes=tuple(notes)), analysed))

@@ -75,7 +75,7 @@ def _report(
     checkpoint = checkpoint or (grid.data.tags.get("checkpoint", "last") if grid else "last")
     frame = store.results() if frame is None else frame
     folder = out / safe_name(store.name)
-    sources = _sources(store, grid, frame, ui, quick, cache, quiet)
+    sources = _sources(store, frame, ui, quick, cache, quiet)
     context = _context(store, grid, frame)
     written = write_report(frame, folder, title=store.name, checkpoint=checkpoint, context=context, sources=sources)
     settled = settle(frame, sources.protocols)[0]
@@ -178,7 +178,7 @@ def _seen(experiment: str, tracking_uri: str | None) -> "tuple[Store | None, pd.
 
 
 def _sources(
-    store: Store, grid: Any, frame: "pd.DataFrame", ui: str | None, quick: bool, cache: "Cache", quiet: bool
+    store: Store, frame: "pd.DataFrame", ui: str | None, quick: bool, cache: "Cache", quiet: bool
 ) -> "Sources":
     from analysis.report import Sources
     from analysis.sections.base import Links
@@ -210,7 +210,7 @@ def _sources(
         notes=notes,
         kept=kept,
         trainings=trainings,
-        counts=None if quick else _counts(store, grid, cache, notes, tell),
+        counts=None if quick else _counts(store, cache, notes, tell),
         curves=_curves(store, trainings, notes),
         tell=tell,
     )
@@ -240,6 +240,11 @@ def _origins(trainings: "pd.DataFrame") -> "Origins":
         names={label: name for label, name, *_ in named if label != name},
         transfers={label: (train, test) for label, name, train, test in named if name == "transfer" and test},
         complete=frozenset(trainings.loc[complete, "training_id"]),
+        epochs={
+            name: int(n)
+            for name, n in zip(trainings["training_id"], given("train.epochs"), strict=True)
+            if n.isdecimal()
+        },
     )
 
 
@@ -344,10 +349,11 @@ def _curves(store: Store, trainings: "pd.DataFrame", notes: list[str]) -> "pd.Da
 # ---- counted operations -----------------------------------------------------------------------------------
 
 
-def _counts(store: Store, grid: Any, cache: "Cache", notes: list[str], tell: Any) -> "pd.DataFrame | None":
-    """Operations and parameters of every method on every data set of the latest grid, from models built anew.
+def _counts(store: Store, cache: "Cache", notes: list[str], tell: Any) -> "pd.DataFrame | None":
+    """Operations and parameters of every method on every data set of the experiment's grids, from models built anew.
 
-    Of a data set in folds, whose shapes are equal, the first fold stands for all.
+    Where several grids have a method of the same label on a data set, the latest counts. Of a data set in folds, whose
+    shapes are equal, the first fold stands for all.
     """
     import pandas as pd
 
@@ -355,7 +361,7 @@ def _counts(store: Store, grid: Any, cache: "Cache", notes: list[str], tell: Any
 
     parts: list[pd.DataFrame] = []
     seen = set()
-    for training in _countable(store, grid, notes):
+    for training in _countable(store, notes):
         labels = training.method.label, fold_of(training.dataset.label)[0]
         if labels in seen:
             continue
@@ -371,31 +377,30 @@ def _counts(store: Store, grid: Any, cache: "Cache", notes: list[str], tell: Any
     return pd.concat(parts, ignore_index=True) if parts else None
 
 
-def _countable(store: Store, grid: Any, notes: list[str]) -> "Iterator[Training]":
-    """The trainings of the latest grid on the data sets that this machine has; a sentence on each of the others."""
+def _countable(store: Store, notes: list[str]) -> "Iterator[Training]":
+    """The trainings of all grids on the data sets that this machine has, latest first; a sentence on the others."""
     from bench.grid.file import parse_grid
     from bench.grid.plan import describe_datasets, make_plan
     from bench.grid.problems import Problems
 
-    if grid is None:
-        return
-    try:
-        asked = parse_grid(store.text(grid.info.run_id, "grid.yaml"))
-        there = {dataset.label for dataset in describe_datasets(asked, Problems(asked.file))}
-        lacking = [own for own in asked.asked_datasets if own.label not in there]
-        if lacking:
-            names = ", ".join(dict.fromkeys(own.name for own in lacking))
-            notes.append(
-                f"Operations are not counted on {names}: not prepared on this machine, or not where BENCH_DATA says; "
-                "see: bench data ls."
-            )
-        if there:
-            yield from make_plan(
-                replace(asked, asked_datasets=tuple(own for own in asked.asked_datasets if own.label in there))
-            ).trainings
-    except UserError as error:
-        told = str(error).splitlines()[0].rstrip(".")
-        notes.append(f"Operations are not counted, for the grid cannot be planned on this machine: {told}.")
+    lacking: dict[str, None] = {}
+    refused: dict[str, None] = {}
+    for grid in store.grids():
+        try:
+            asked = parse_grid(store.text(grid.info.run_id, "grid.yaml"))
+            there = {dataset.label for dataset in describe_datasets(asked, Problems(asked.file))}
+            lacking |= dict.fromkeys(own.name for own in asked.asked_datasets if own.label not in there)
+            if there:
+                here = tuple(own for own in asked.asked_datasets if own.label in there)
+                yield from make_plan(replace(asked, asked_datasets=here)).trainings
+        except UserError as error:
+            refused[str(error).splitlines()[0].rstrip(".")] = None
+    if lacking:
+        notes.append(
+            f"Operations are not counted on {', '.join(lacking)}: not prepared on this machine, or not where "
+            "BENCH_DATA says; see: bench data ls."
+        )
+    notes += [f"Operations of a grid that cannot be planned on this machine are not counted: {why}." for why in refused]
 
 
 def _count(training: "Training", tell: Any) -> "pd.DataFrame":

@@ -124,9 +124,12 @@ class Reader(Experiment):
 
     def latest_grid(self) -> "Run | None":
         """The experiment's newest grid run."""
+        return next(iter(self.grids()), None)
+
+    def grids(self) -> "list[Run]":
+        """The experiment's grid runs, newest first."""
         with plain_errors(self.uri):
-            runs = list(self._search("tags.stage = 'grid'"))
-            return runs[-1] if runs else None
+            return list(self._search("tags.stage = 'grid'"))[::-1]
 
     def text(self, run_id: str, name: str) -> str:
         """A text file kept with a run.
