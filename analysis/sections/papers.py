@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -50,7 +51,7 @@ def papers_section(inputs: Inputs, more: Iterable[pd.DataFrame] = ()) -> Section
     return Section("papers", "Tables of the papers", (Say(words + _trained_for(frame, epochs)), *blocks))
 
 
-def _trained_for(frame: pd.DataFrame, epochs: "pd.Series[float]") -> str:
+def _trained_for(frame: pd.DataFrame, epochs: "pd.Series[Any]") -> str:
     """How many epochs ours had, in a sentence with a leading space; nothing where that is not known."""
     known = epochs[frame.index].dropna().astype(int).groupby(frame["dataset"]).unique()
     told = [f"{' or '.join(map(str, sorted(numbers)))} on {dataset}" for dataset, numbers in known.items()]
