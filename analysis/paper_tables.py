@@ -291,11 +291,13 @@ class Origins:
         names: our label of a data set -> its name in `analysis.published`, where they differ.
         transfers: our label of a data set -> the names of those it is trained and tested on, where these differ.
         complete: ids of the trainings that were asked to see complete samples alone (RAML, Table IV).
+        epochs: id of a training -> how many epochs it had.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
     transfers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     complete: Container[str] = frozenset()
+    epochs: Mapping[str, int] = field(default_factory=dict)
 
     def name(self, label: str) -> str:
         """The published name of the data set that is tested."""

@@ -14,7 +14,7 @@ from analysis.files import Cache, replace_files
 from analysis.folds import find_folds
 from analysis.page import to_html
 from analysis.paper_tables import Origins
-from analysis.results import CELL, CHECKPOINTS, CONSTANT, check_frame, some, summarise, tested, unused_columns
+from analysis.results import CHECKPOINTS, CONSTANT, check_frame, some, summarise, tested, unused_columns
 from analysis.sections.base import (
     Grid,
     Head,
@@ -30,10 +30,11 @@ from analysis.sections.base import (
 )
 from analysis.sections.cost import cost_section, measured_counts
 from analysis.sections.overview import overview_section
-from analysis.sections.papers import papers_section
+from analysis.sections.papers import costing_note, papers_section
 from analysis.sections.ranking import ranking_section
 from analysis.sections.representations import Analysed, analyse
 from analysis.sections.results import hidden_subsets, results_section
+from analysis.settling import settle
 from analysis.tables import CONSTANT_MARK, MISSING, escape_latex, escape_markdown, percent, to_csv
 from datasets.errors import UserError
 
@@ -110,10 +111,10 @@ def write_report(
     """
     sources = sources or Sources()
     context = {**context, "checkpoint": CHECKPOINTS.get(checkpoint, checkpoint)}
-    if isinstance(frame, pd.DataFrame) and frame.empty:
-        return _write_nothing(directory, title, context, sources)
     unused = _unused_note(frame)
     settled, notes = settle(frame, sources.protocols)
+    if settled.empty:
+        return _write_nothing(directory, title, context, sources, [*sources.notes, *notes])
     single = check_frame(settled)
     folds = find_folds(single)
     checked = folds.merged(single)
@@ -126,7 +127,7 @@ def write_report(
         curves=None if sources.curves is None else folds.merged(_of_shown(sources.curves, single)),
     )  # fmt: skip
     told = report_notes(checked, summary, checkpoint)
-    notes = [*sources.notes, *notes, *folds.told, *told, *unused, *hidden_subsets(inputs)]
+    notes = [*sources.notes, *notes, *costing_note(inputs), *folds.told, *told, *unused, *hidden_subsets(inputs)]
     analysed = analyse(inputs, sources.tell)
     notes += analysed.notes
     sections = list(_sections(replace(inputs, notes=tuple(notes)), analysed))
@@ -143,12 +144,15 @@ def _of_shown(frame: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["training_id"].isin(results["training_id"].unique())]
 
 
-def _write_nothing(directory: Path, title: str, context: Mapping[str, object], sources: Sources) -> Written:
-    """A page that says that there is nothing yet, and what failed."""
+def _write_nothing(
+    directory: Path, title: str, context: Mapping[str, object], sources: Sources, notes: list[str]
+) -> Written:
+    """A page that says that there is nothing yet, what was left out, and what failed."""
     problem = "There are no finished cells to report yet. Run or resume the grid with: bench run GRID"
-    said = [Say(problem, "problem"), *(Say(f"Failed: {text}", "problem") for text in sources.failures)]
+    said = [Say(problem, "problem"), *(Say(note, "note") for note in notes)]
+    said += [Say(f"Failed: {text}", "problem") for text in sources.failures]
     section = Section("overview", "Overview", tuple(said))
-    return _write_all(directory, title, context, [section], {}, [], "")
+    return _write_all(directory, title, context, [section], {}, notes, "")
 
 
 # ---- sections ---------------------------------------------------------------------------------------------
@@ -179,48 +183,6 @@ def _made(key: str, title: str, make: Callable[[], Section | None]) -> Iterator[
         section = Section(key, title, (Say(f"This part could not be made: {error}", "problem"),))
     if section is not None:
         yield section
-
-
-# ---- one result a cell ------------------------------------------------------------------------------------
-
-
-def settle(frame: pd.DataFrame, protocols: Mapping[str, str]) -> tuple[pd.DataFrame, list[str]]:
-    """Results of one version of the protocol, each cell once, and sentences on what was left out for it.
-
-    Args:
-        frame: results, older trainings first.
-        protocols: training id -> version; a training without one is older than all versions.
-    """
-    notes: list[str] = []
-    if not {"training_id", *CELL} <= set(frame.columns):
-        return frame, notes  # told by `check_frame`
-    version = frame["training_id"].map(lambda name: _version(protocols.get(name, "")))
-    found = sorted(version[frame["training_id"].isin(set(protocols))].unique()) if protocols else []
-    if len(found) > 1:
-        keep = version == found[-1]
-        n_left = int(frame.loc[~keep, "run_id"].nunique())
-        told = ", ".join("one not recorded" if v < 0 else str(v) for v in found)
-        notes.append(
-            f"The experiment mixes results of several versions of the protocol ({told}), which must not be compared: "
-            f"{_count(n_left, 'cell', 'cells')} of others than version {found[-1]} are left out. Run the grid again to "
-            "have them."
-        )
-        frame = frame[keep]
-    repeated = frame.duplicated(CELL, keep=False)
-    if repeated.any() and frame.loc[repeated, "training_id"].nunique() > 1:
-        cells = frame[repeated].drop_duplicates(CELL[:-2])
-        n = len(cells.drop_duplicates(["dataset", "label_ratio", "modalities", "corruption", "method", "seed"]))
-        methods = some(f"{m} on {d}" for d, m in sorted(set(zip(cells["dataset"], cells["method"], strict=True))))
-        frame = frame[~frame.duplicated(CELL, keep="last")]
-        notes.append(
-            f"{_count(n, 'cell was', 'cells were')} run more than once, with other settings or data under the same "
-            f"names: {methods}. The latest are shown; give the others an experiment or a label of their own."
-        )
-    return frame, notes
-
-
-def _version(text: str) -> int:
-    return int(text) if text.isdigit() else -1
 
 
 # ---- what a reader must know first ------------------------------------------------------------------------

@@ -25,6 +25,13 @@ COLUMNS = (
 
 CHECKPOINTS = {"last": "last epoch", "best": "best validation epoch"}
 CELL = ["dataset", "label_ratio", "modalities", "corruption", "method", "seed", "checkpoint", "metric"]
+FACTS = (
+    (["dataset", "metric"], "higher_is_better"),
+    (["dataset", "metric"], "primary"),
+    (["dataset", "modalities"], "n_modalities"),
+    (["dataset", "modalities"], "full"),
+)
+"""Columns that fix another one: what a metric means, and what a modality subset is."""
 KEYS = ["dataset", "metric", "label_ratio", "corruption", "modalities", "method"]
 
 CONSTANT = "constant"
@@ -140,18 +147,26 @@ def _out_of_range(frame: pd.DataFrame) -> list[str]:
         unprintable = [text for text in frame[name].unique() if not (text.strip() and text.isprintable())]
         if unprintable:
             problems.append(f"column '{name}' has names that cannot be printed: {some(map(repr, unprintable))}")
+    unknown = [text for text in frame["corruption"].unique() if not _is_corruption(text)]
+    if unknown:
+        problems.append(
+            f"corruption must be like 'gaussian(image)=0.18&mask(text)=0.1', got {some(map(repr, unknown))}"
+        )
     return problems
+
+
+def _is_corruption(text: str) -> bool:
+    try:
+        _levels(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _contradictions(frame: pd.DataFrame) -> list[str]:
     """Facts that must be one per metric, or one per modality subset, and are not."""
     problems = []
-    for keys, fact in (
-        (["dataset", "metric"], "higher_is_better"),
-        (["dataset", "metric"], "primary"),
-        (["dataset", "modalities"], "n_modalities"),
-        (["dataset", "modalities"], "full"),
-    ):
+    for keys, fact in FACTS:
         facts = frame[[*keys, fact]].drop_duplicates()
         torn = facts.loc[facts.duplicated(keys), keys].drop_duplicates()
         problems += [f"data set '{d}' has both values of {fact} for '{name}'" for d, name in torn.to_numpy()[:3]]
@@ -204,11 +219,17 @@ def order_subsets(subsets: Iterable[str]) -> list[str]:
 def order_corruptions(corruptions: Iterable[str]) -> list[str]:
     """Corruptions, clean inputs first, then by what is done to what, each from its lowest level to its highest."""
 
-    def place(corruption: str) -> list[tuple[str, float]]:
-        steps = (step.rpartition("=") for step in corruption.split("&") if corruption)
-        return [(name, float(level)) for name, _, level in steps]
+    return sorted(set(corruptions), key=lambda text: ([name for name, _ in _levels(text)], _levels(text)))
 
-    return sorted(set(corruptions), key=lambda corruption: ([name for name, _ in place(corruption)], place(corruption)))
+
+def _levels(corruption: str) -> list[tuple[str, float]]:
+    """What is done to what, and how much: `gaussian(image)=0.18` -> `gaussian(image)`, 0.18.
+
+    Raises:
+        ValueError: a level is no number.
+    """
+    steps = (step.rpartition("=") for step in corruption.split("&") if corruption)
+    return [(name, float(level)) for name, _, level in steps]
 
 
 def tested(modalities: str, corruption: str) -> str:

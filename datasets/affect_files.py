@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from datasets.base import SPLITS, Split
 from datasets.errors import DataError
 from datasets.overlap import REMEDY, Overlap, first_overlap, kept_rows, shown
-from datasets.sequences import Broken, as_float32, cleaned, find_broken, is_empty, turn_left
+from datasets.sequences import Broken, cleaned, find_broken, is_empty, turn_left
 from datasets.statistics import slices
 from datasets.unpickle import read_pickle
 
@@ -88,7 +88,7 @@ class Sequences:
         """The values that are not finite, and which samples have no value but zero, (N,)."""
         found, empty, start = [], [], 0
         for rows in slices(self):
-            x = as_float32(self.turned(rows))
+            x = self.turned(rows)
             broken = find_broken(x)
             found.append(Broken(broken.index + start, broken.value))
             empty.append(is_empty(cleaned(x) if len(broken.index) else x))

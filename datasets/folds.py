@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -75,6 +74,8 @@ def dealt(
 
 def groups_of(spec: DataSpec, target: NDArray[Any]) -> NDArray[np.int64]:
     """What the draw is stratified by: classes, label sets, or levels of a value, (N,)."""
+    import torch
+
     groups: NDArray[np.int64] = spec.task.groups(torch.as_tensor(target)).numpy()
     return groups
 

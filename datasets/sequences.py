@@ -16,6 +16,7 @@ from datasets.statistics import chunks
 
 Floats = NDArray[np.float32]
 CleanUp = Literal["all", "reference"]
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def lengths(x: Floats) -> NDArray[np.int64]:
@@ -29,12 +30,12 @@ def lengths(x: Floats) -> NDArray[np.int64]:
     return found
 
 
-def is_empty(x: Floats) -> NDArray[np.bool_]:
-    """Samples without any value, (N, ...) -> (N,)."""
+def is_empty(x: NDArray[Any]) -> NDArray[np.bool_]:
+    """Samples without any value that float32 can tell from zero, (N, ...) -> (N,)."""
     # Padding comes first: most samples are told by their last step.
-    found: NDArray[np.bool_] = np.logical_not(x[:, -1].reshape(len(x), -1).any(axis=1))
+    found: NDArray[np.bool_] = np.logical_not(as_float32(x[:, -1]).reshape(len(x), -1).any(axis=1))
     for row in np.flatnonzero(found):
-        found[row] = not x[row].any()
+        found[row] = not as_float32(x[row]).any()
     return found
 
 
@@ -81,21 +82,26 @@ def as_float32(x: NDArray[Any]) -> Floats:
         return x.astype(np.float32, copy=False)
 
 
+def fits_float32(x: NDArray[Any]) -> bool:
+    """Whether every value is certainly finite as float32; of extremes alone, which takes no memory."""
+    return not x.size or (float(x.min()) >= -LARGEST and float(x.max()) <= LARGEST)  # neither holds of NaN
+
+
 def cleaned(x: NDArray[Any]) -> Floats:
     """`x` as float32 with zeros for what is not finite; without a copy where nothing changes."""
     cast = as_float32(x)
-    finite = np.isfinite(cast)
-    return cast if finite.all() else np.where(finite, cast, np.float32(0))
+    return cast if fits_float32(cast) else np.where(np.isfinite(cast), cast, np.float32(0))
 
 
 def find_broken(x: NDArray[Any]) -> Broken:
     """What `cleaned` takes away."""
     index, value, start = [np.empty(0, np.int64)], [np.empty(0, np.float32)], 0
-    for chunk in map(as_float32, chunks(x)):
-        finite = np.isfinite(chunk)
-        if not finite.all():
-            index.append(start + np.flatnonzero(~finite))
-            value.append(chunk[~finite])
+    for chunk in chunks(x):
+        if not fits_float32(chunk):
+            cast = as_float32(chunk)
+            broken = ~np.isfinite(cast)
+            index.append(start + np.flatnonzero(broken))
+            value.append(cast[broken])
         start += chunk.size
     return Broken(np.concatenate(index), np.concatenate(value))
 

@@ -4,7 +4,7 @@ N samples; a row is one step of a sequence, or one vector.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,11 +66,12 @@ class Tally:
     zero_rows: int = 0
     broken: int = 0
     """Values that are not finite; with any, there are no statistics."""
+    _doubles: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
 
     def add(self, chunk: NDArray[np.float32]) -> None:
         """Count the samples of a chunk (N, D) or (N, T, D)."""
         rows = chunk.reshape(-1, chunk.shape[-1])
-        values = rows.astype(np.float64).ravel()
+        values = self._as_float64(rows)
         with np.errstate(invalid="ignore"):
             total, squares = float(values.sum()), float(values @ values)
         if not np.isfinite(squares):  # no square of a float32 is too large for a float64
@@ -81,6 +82,14 @@ class Tally:
         self.n_values += rows.size
         self.n_rows += len(rows)
         self.zero_rows += len(rows) - int(np.count_nonzero(rows.any(axis=1)))
+
+    def _as_float64(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The values in a row, in memory that every chunk uses again: fresh pages cost more than the sums."""
+        if self._doubles.size < rows.size:
+            self._doubles = np.empty(rows.size)
+        values = self._doubles[: rows.size]
+        np.copyto(values.reshape(rows.shape), rows)
+        return values
 
     def statistics(self) -> Statistics:
         mean = self.total / self.n_values

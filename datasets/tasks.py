@@ -6,20 +6,20 @@ Shapes: B samples, W = `width` outputs of a model, C classes or labels.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from datasets import metrics
+
+if TYPE_CHECKING:  # torch takes two seconds to import, and preparing data needs a task's name and range alone
+    from torch import Tensor
 
 Floats = NDArray[np.floating[Any]]
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(values: "Tensor", mask: "Tensor") -> "Tensor":
     """Mean of `values` (B,) where `mask` (B,) is True; 0, never NaN, where nothing is."""
     weight = mask.to(values.dtype)
     return (values * weight).sum() / weight.sum().clamp(min=1.0)
@@ -43,39 +43,39 @@ class Task(ABC):
         """Number W of outputs a model needs."""
 
     @abstractmethod
-    def sample_loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def sample_loss(self, output: "Tensor", target: "Tensor") -> "Tensor":
         """Loss of every sample, (B, W), target -> (B,)."""
 
-    def loss(self, output: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
+    def loss(self, output: "Tensor", target: "Tensor", labelled: "Tensor") -> "Tensor":
         """Mean loss over the labelled samples, scalar; 0 when the batch has none (methods-wide convention)."""
         return masked_mean(self.sample_loss(output, target), labelled)
 
-    def smooth_loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def smooth_loss(self, output: "Tensor", target: "Tensor") -> "Tensor":
         """Twice differentiable loss of every sample, (B, W), target -> (B,), for models fitted in closed form."""
         return self.sample_loss(output, target)
 
-    def label_smoothed_loss(self, output: Tensor, target: Tensor, smoothing: float | Tensor) -> Tensor:
+    def label_smoothed_loss(self, output: "Tensor", target: "Tensor", smoothing: "float | Tensor") -> "Tensor":
         """`sample_loss` with `smoothing` of the target spread evenly over the classes, where one of C is true."""
         return self.sample_loss(output, target)
 
     @abstractmethod
-    def probabilities(self, output: Tensor) -> Tensor:
+    def probabilities(self, output: "Tensor") -> "Tensor":
         """Outputs on the scale on which predictions may be averaged, (B, W): probabilities, or values."""
 
     @abstractmethod
-    def from_probabilities(self, probability: Tensor) -> Tensor:
+    def from_probabilities(self, probability: "Tensor") -> "Tensor":
         """Inverse of `probabilities`, up to what does not change the prediction, (B, W)."""
 
     @abstractmethod
-    def groups(self, target: Tensor) -> Tensor:
+    def groups(self, target: "Tensor") -> "Tensor":
         """Which samples count as one class for contrastive positives: (B,) int64 codes."""
 
     @abstractmethod
-    def pseudo_groups(self, output: Tensor) -> Tensor:
+    def pseudo_groups(self, output: "Tensor") -> "Tensor":
         """Groups read off a model's outputs, (B, W) -> (B,) int64, without gradient."""
 
     @abstractmethod
-    def constant_output(self, target: Tensor, labelled: Tensor) -> Tensor:
+    def constant_output(self, target: "Tensor", labelled: "Tensor") -> "Tensor":
         """The output (W,) of the best predictor that ignores its inputs: majority class, median, base rates."""
 
     @abstractmethod
@@ -112,29 +112,29 @@ class Regression(Task):
     def width(self) -> int:
         return 1
 
-    def sample_loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def sample_loss(self, output: "Tensor", target: "Tensor") -> "Tensor":
         return (output[:, 0] - target).abs()
 
-    def smooth_loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def smooth_loss(self, output: "Tensor", target: "Tensor") -> "Tensor":
         return 0.5 * (output[:, 0] - target).square()
 
-    def probabilities(self, output: Tensor) -> Tensor:
+    def probabilities(self, output: "Tensor") -> "Tensor":
         return output
 
-    def from_probabilities(self, probability: Tensor) -> Tensor:
+    def from_probabilities(self, probability: "Tensor") -> "Tensor":
         return probability
 
-    def groups(self, target: Tensor) -> Tensor:
+    def groups(self, target: "Tensor") -> "Tensor":
         step = (self.high - self.low) / (self.n_groups - 1)
         # Rounded about the middle level, so that a half goes where rounding the value itself sends it.
         middle = (self.n_groups - 1) // 2
         steps = (target.clamp(self.low, self.high) - (self.low + middle * step)) / step
-        return torch.round(steps).long() + middle
+        return steps.round().long() + middle
 
-    def pseudo_groups(self, output: Tensor) -> Tensor:
+    def pseudo_groups(self, output: "Tensor") -> "Tensor":
         return self.groups(output[:, 0].detach())
 
-    def constant_output(self, target: Tensor, labelled: Tensor) -> Tensor:
+    def constant_output(self, target: "Tensor", labelled: "Tensor") -> "Tensor":
         return target[labelled].median().reshape(1)
 
     def evaluate(self, output: Floats, target: NDArray[Any]) -> dict[str, float]:
@@ -158,27 +158,31 @@ class MultiClass(Task):
     def width(self) -> int:
         return self.n_classes
 
-    def sample_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(output, target, reduction="none")
+    def sample_loss(self, output: "Tensor", target: "Tensor") -> "Tensor":
+        from torch.nn.functional import cross_entropy
 
-    def label_smoothed_loss(self, output: Tensor, target: Tensor, smoothing: float | Tensor) -> Tensor:
+        return cross_entropy(output, target, reduction="none")
+
+    def label_smoothed_loss(self, output: "Tensor", target: "Tensor", smoothing: "float | Tensor") -> "Tensor":
         spread = -output.log_softmax(-1).mean(-1)
         return (1 - smoothing) * self.sample_loss(output, target) + smoothing * spread
 
-    def probabilities(self, output: Tensor) -> Tensor:
+    def probabilities(self, output: "Tensor") -> "Tensor":
         return output.softmax(-1)
 
-    def from_probabilities(self, probability: Tensor) -> Tensor:
+    def from_probabilities(self, probability: "Tensor") -> "Tensor":
         return probability.clamp(min=1e-12).log()
 
-    def groups(self, target: Tensor) -> Tensor:
+    def groups(self, target: "Tensor") -> "Tensor":
         return target
 
-    def pseudo_groups(self, output: Tensor) -> Tensor:
+    def pseudo_groups(self, output: "Tensor") -> "Tensor":
         return output.detach().argmax(-1)
 
-    def constant_output(self, target: Tensor, labelled: Tensor) -> Tensor:
-        counts = F.one_hot(target, self.n_classes)[labelled].sum(0)
+    def constant_output(self, target: "Tensor", labelled: "Tensor") -> "Tensor":
+        from torch.nn.functional import one_hot
+
+        counts = one_hot(target, self.n_classes)[labelled].sum(0)
         return self.from_probabilities(counts / counts.sum())
 
     def evaluate(self, output: Floats, target: NDArray[Any]) -> dict[str, float]:
@@ -217,26 +221,30 @@ class MultiLabel(Task):
     def width(self) -> int:
         return self.n_labels
 
-    def sample_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(output, target, reduction="none").mean(-1)
+    def sample_loss(self, output: "Tensor", target: "Tensor") -> "Tensor":
+        from torch.nn.functional import binary_cross_entropy_with_logits
 
-    def probabilities(self, output: Tensor) -> Tensor:
+        return binary_cross_entropy_with_logits(output, target, reduction="none").mean(-1)
+
+    def probabilities(self, output: "Tensor") -> "Tensor":
         return output.sigmoid()
 
-    def from_probabilities(self, probability: Tensor) -> Tensor:
+    def from_probabilities(self, probability: "Tensor") -> "Tensor":
         return probability.logit(eps=1e-6)
 
-    def groups(self, target: Tensor) -> Tensor:
+    def groups(self, target: "Tensor") -> "Tensor":
+        import torch
+
         # Equal label sets get equal codes: the set's bits, as one integer (62 labels fit in int64).
         if self.n_labels > 62:
             raise ValueError(f"groups of label sets need at most 62 labels, got {self.n_labels}.")
         bits = torch.tensor([1 << i for i in range(self.n_labels)], device=target.device)
         return ((target > 0.5).long() * bits).sum(-1)
 
-    def pseudo_groups(self, output: Tensor) -> Tensor:
+    def pseudo_groups(self, output: "Tensor") -> "Tensor":
         return self.groups((output.detach() >= 0).float())
 
-    def constant_output(self, target: Tensor, labelled: Tensor) -> Tensor:
+    def constant_output(self, target: "Tensor", labelled: "Tensor") -> "Tensor":
         return self.from_probabilities(target[labelled].mean(0))
 
     def evaluate(self, output: Floats, target: NDArray[Any]) -> dict[str, float]:

@@ -224,12 +224,12 @@ def test_the_ui_server_gets_its_store_where_nobody_reads_it(
 
 
 def test_a_crash_report_keeps_no_login(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import bench.cli.commands
+    import bench.cli.data_commands
 
     def broken(**_: object) -> int:
         raise ZeroDivisionError(f"no answer from http://me:{SECRET}@server/api")
 
-    monkeypatch.setattr(bench.cli.commands, "list_data", broken)
+    monkeypatch.setattr(bench.cli.data_commands, "list_data", broken)
     ended = call("data", "ls")
     (report,) = folder.glob("bench-crash-*")
     assert "http://server/api" in ended.err

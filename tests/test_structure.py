@@ -113,6 +113,13 @@ def test_the_trainer_needs_no_tracking_and_no_runner() -> None:
     )
 
 
+def test_preparing_affect_data_needs_no_torch() -> None:
+    """Its import takes longer than hashing the file."""
+    assert not {"torch", "mlflow", "pandas", "sklearn", "scipy"} & loaded_by(
+        "import bench.cli.app, bench.cli.data_commands, datasets.cmu_mosei, datasets.iemocap"
+    )
+
+
 def test_the_fork_server_is_light() -> None:
     assert not {"torch", "numpy", "mlflow"} & loaded_by("import bench.executors.forkserver")
 

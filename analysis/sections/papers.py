@@ -3,13 +3,18 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
 from analysis.paper_sheets import SIDE, Sheet, SheetPanel, make_sheets, to_latex
 from analysis.paper_tables import PAPER_TABLES, PaperTable, fill, layout, measured, versions
 from analysis.published import PLAIN_PROTOCOLS
+from analysis.results import CONSTANT, some
 from analysis.sections.base import Block, Grid, Head, Inputs, Say, Section, Source, Value, Views
+
+COSTING_EPOCHS = 1
+"""Epochs of trainings that are made to measure cost: no paper trains that short."""
 
 
 def papers_section(inputs: Inputs, more: Iterable[pd.DataFrame] = ()) -> Section | None:
@@ -22,6 +27,8 @@ def papers_section(inputs: Inputs, more: Iterable[pd.DataFrame] = ()) -> Section
     theirs = [set(layout(table)["dataset"]) for table in PAPER_TABLES]
     labels = {label: inputs.origins.name(label) for label in inputs.frame["dataset"].unique()}
     frame = inputs.frame[inputs.frame["dataset"].map(labels).isin(set().union(*theirs))]
+    epochs = frame["training_id"].map(inputs.origins.epochs)
+    frame = frame[epochs != COSTING_EPOCHS]
     further = [part for part in more if not part.empty]
     if not frame.empty:
         further.insert(0, measured(frame, inputs.checkpoint, inputs.origins))
@@ -41,7 +48,27 @@ def papers_section(inputs: Inputs, more: Iterable[pd.DataFrame] = ()) -> Section
         "The layouts of the papers. Their numbers are printed ones, made by their authors on their machines: a "
         "difference tells nothing about chance."
     )
-    return Section("papers", "Tables of the papers", (Say(words), *blocks))
+    return Section("papers", "Tables of the papers", (Say(words + _trained_for(frame, epochs)), *blocks))
+
+
+def _trained_for(frame: pd.DataFrame, epochs: "pd.Series[Any]") -> str:
+    """How many epochs ours had, in a sentence with a leading space; nothing where that is not known."""
+    known = epochs[frame.index].dropna().astype(int).groupby(frame["dataset"]).unique()
+    told = [f"{' or '.join(map(str, sorted(numbers)))} on {dataset}" for dataset, numbers in known.items()]
+    return f" Epochs that ours were trained for: {', '.join(told)}." if told else ""
+
+
+def costing_note(inputs: Inputs) -> list[str]:
+    """A sentence on the trainings that are too short for their scores to be results."""
+    short = inputs.frame[inputs.frame["training_id"].map(inputs.origins.epochs) == COSTING_EPOCHS]
+    short = short[short["method"] != CONSTANT]
+    if short.empty:
+        return []
+    which = some(f"{m} on {d}" for d, m in sorted(set(zip(short["dataset"], short["method"], strict=True))))
+    return [
+        f"Trained for one epoch alone, as is enough to measure cost: {which}. These scores do not say how good a "
+        "method is; the tables of the papers leave them out."
+    ]
 
 
 def _table(inputs: Inputs, table: PaperTable, cells: pd.DataFrame, version: str) -> Iterator[Block]:

@@ -336,7 +336,7 @@ def data_ls(as_json: JsonOption = False) -> int:
 
     Example: bench data ls
     """
-    from bench.cli.commands import list_data
+    from bench.cli.data_commands import list_data
 
     return list_data(as_json=as_json)
 
@@ -357,7 +357,7 @@ def data_prepare(
 
     Example: bench data prepare handwritten --from handwritten_6views.mat
     """
-    from bench.cli.commands import prepare_data
+    from bench.cli.data_commands import prepare_data
 
     return prepare_data(name, source, overlap)
 
@@ -388,7 +388,7 @@ def data_embed(
 
     Example: bench data embed mm_imdb --with vilt
     """
-    from bench.cli.commands import embed_data
+    from bench.cli.data_commands import embed_data
 
     return embed_data(
         name, encoder, weights=weights, options=option, batch=batch, max_length=max_length, device=device,
@@ -409,7 +409,7 @@ def data_verify(
 
     Example: bench data verify own --from my-folder
     """
-    from bench.cli.commands import verify_data
+    from bench.cli.data_commands import verify_data
 
     return verify_data(name, folder)
 
@@ -431,7 +431,7 @@ def data_make(
 
     Example: bench data make cmu_mosei --rows 200 --out like-mosei.pkl
     """
-    from bench.cli.commands import make_data
+    from bench.cli.data_commands import make_data
 
     return make_data(name, out, rows, form)
 

@@ -68,23 +68,25 @@ def _report(
 ) -> int:  # fmt: skip
     """One report; `quiet` leaves out tables and progress on the terminal."""
     from analysis.report import write_report
+    from analysis.settling import settle
     from bench.cli.show import print_tables
 
     grid = store.latest_grid()
     checkpoint = checkpoint or (grid.data.tags.get("checkpoint", "last") if grid else "last")
     frame = store.results() if frame is None else frame
     folder = out / safe_name(store.name)
-    sources = _sources(store, grid, frame, ui, quick, cache, quiet)
+    sources = _sources(store, frame, ui, quick, cache, quiet)
     context = _context(store, grid, frame)
     written = write_report(frame, folder, title=store.name, checkpoint=checkpoint, context=context, sources=sources)
-    if not quiet and not frame.empty:
-        _print(frame, checkpoint, sources.protocols, print_tables)
+    settled = settle(frame, sources.protocols)[0]
+    if not quiet and not settled.empty:
+        _print(settled, checkpoint, print_tables)
     if not quiet:
         _tell_all(written)
     if grid is not None:
         with _told_when_it_fails():
             store.log_files(grid.info.run_id, folder, "report")
-    if frame.empty:
+    if settled.empty:
         raise TrackingError(
             f"experiment '{store.name}' has no finished cell yet; see: bench plan {store.name}. So says the page, "
             f"{folder / 'index.html'}."
@@ -95,16 +97,15 @@ def _report(
     return 0
 
 
-def _print(frame: "pd.DataFrame", checkpoint: str, protocols: Mapping[str, str], print_tables: Any) -> None:
+def _print(settled: "pd.DataFrame", checkpoint: str, print_tables: Any) -> None:
     """The tables on the terminal: folds together, and means by size in place of dozens of modality subsets."""
     import pandas as pd
 
     from analysis.folds import find_folds
-    from analysis.report import settle
     from analysis.results import check_frame
     from analysis.subset_means import has_many_subsets, means_by_size
 
-    settled = check_frame(settle(frame, protocols)[0])
+    settled = check_frame(settled)
     settled = find_folds(settled).merged(settled)
     parts = [
         means_by_size(own, str(dataset)) if has_many_subsets(own, str(dataset)) else own
@@ -177,7 +178,7 @@ def _seen(experiment: str, tracking_uri: str | None) -> "tuple[Store | None, pd.
 
 
 def _sources(
-    store: Store, grid: Any, frame: "pd.DataFrame", ui: str | None, quick: bool, cache: "Cache", quiet: bool
+    store: Store, frame: "pd.DataFrame", ui: str | None, quick: bool, cache: "Cache", quiet: bool
 ) -> "Sources":
     from analysis.report import Sources
     from analysis.sections.base import Links
@@ -189,7 +190,9 @@ def _sources(
         f"{f['method']} on {f['dataset']}, {f['label_ratio']} of the labels, seed {f['seed']}: {f.get('failure')}"
         for f in store.failures()
     ]
-    sources = Sources(links=Links(ui_address(store.uri, ui), store.experiment_id), cache=cache, failures=failures)
+    notes += store.left_out.told
+    links = Links(ui_address(store.uri, ui), store.experiment_id)
+    sources = Sources(links=links, cache=cache, failures=failures, notes=notes)
     if frame.empty or trainings.empty:
         return sources
     trainings["label_ratio"] = trainings["label_ratio"].astype(float)
@@ -207,7 +210,7 @@ def _sources(
         notes=notes,
         kept=kept,
         trainings=trainings,
-        counts=None if quick else _counts(store, grid, cache, notes, tell),
+        counts=None if quick else _counts(store, cache, notes, tell),
         curves=_curves(store, trainings, notes),
         tell=tell,
     )
@@ -237,6 +240,11 @@ def _origins(trainings: "pd.DataFrame") -> "Origins":
         names={label: name for label, name, *_ in named if label != name},
         transfers={label: (train, test) for label, name, train, test in named if name == "transfer" and test},
         complete=frozenset(trainings.loc[complete, "training_id"]),
+        epochs={
+            name: int(n)
+            for name, n in zip(trainings["training_id"], given("train.epochs"), strict=True)
+            if n.isdecimal()
+        },
     )
 
 
@@ -285,7 +293,9 @@ def _kept(store: Store, trainings: "pd.DataFrame") -> "Iterator[KeptGroup]":
     saved = trainings[trainings["saved"].fillna("").str.contains(READ)]
     folds = find_folds(saved)
     first = {base: label for label, base in reversed(list(folds.bases.items()))}
-    saved = saved[[label == first.get(folds.bases.get(label, ""), label) for label in saved["dataset"]]]
+    saved = saved[
+        saved["dataset"].map(lambda label: label == first.get(folds.bases.get(label, ""), label)).astype(bool)
+    ]
     for dataset, own in saved.groupby("dataset", sort=True):
         for ratio in dict.fromkeys([own["label_ratio"].min(), ANALYSED_RATIO]):
             there = own[own["label_ratio"] == ratio].sort_values("seed", kind="stable").drop_duplicates("method")
@@ -339,10 +349,11 @@ def _curves(store: Store, trainings: "pd.DataFrame", notes: list[str]) -> "pd.Da
 # ---- counted operations -----------------------------------------------------------------------------------
 
 
-def _counts(store: Store, grid: Any, cache: "Cache", notes: list[str], tell: Any) -> "pd.DataFrame | None":
-    """Operations and parameters of every method on every data set of the latest grid, from models built anew.
+def _counts(store: Store, cache: "Cache", notes: list[str], tell: Any) -> "pd.DataFrame | None":
+    """Operations and parameters of every method on every data set of the experiment's grids, from models built anew.
 
-    Of a data set in folds, whose shapes are equal, the first fold stands for all.
+    Where several grids have a method of the same label on a data set, the latest counts. Of a data set in folds, whose
+    shapes are equal, the first fold stands for all.
     """
     import pandas as pd
 
@@ -350,7 +361,7 @@ def _counts(store: Store, grid: Any, cache: "Cache", notes: list[str], tell: Any
 
     parts: list[pd.DataFrame] = []
     seen = set()
-    for training in _countable(store, grid, notes):
+    for training in _countable(store, notes):
         labels = training.method.label, fold_of(training.dataset.label)[0]
         if labels in seen:
             continue
@@ -366,31 +377,30 @@ def _counts(store: Store, grid: Any, cache: "Cache", notes: list[str], tell: Any
     return pd.concat(parts, ignore_index=True) if parts else None
 
 
-def _countable(store: Store, grid: Any, notes: list[str]) -> "Iterator[Training]":
-    """The trainings of the latest grid on the data sets that this machine has; a sentence on each of the others."""
+def _countable(store: Store, notes: list[str]) -> "Iterator[Training]":
+    """The trainings of all grids on the data sets that this machine has, latest first; a sentence on the others."""
     from bench.grid.file import parse_grid
     from bench.grid.plan import describe_datasets, make_plan
     from bench.grid.problems import Problems
 
-    if grid is None:
-        return
-    try:
-        asked = parse_grid(store.text(grid.info.run_id, "grid.yaml"))
-        there = {dataset.label for dataset in describe_datasets(asked, Problems(asked.file))}
-        lacking = [own for own in asked.asked_datasets if own.label not in there]
-        if lacking:
-            names = ", ".join(dict.fromkeys(own.name for own in lacking))
-            notes.append(
-                f"Operations are not counted on {names}: not prepared on this machine, or not where BENCH_DATA says; "
-                "see: bench data ls."
-            )
-        if there:
-            yield from make_plan(
-                replace(asked, asked_datasets=tuple(own for own in asked.asked_datasets if own.label in there))
-            ).trainings
-    except UserError as error:
-        told = str(error).splitlines()[0].rstrip(".")
-        notes.append(f"Operations are not counted, for the grid cannot be planned on this machine: {told}.")
+    lacking: dict[str, None] = {}
+    refused: dict[str, None] = {}
+    for grid in store.grids():
+        try:
+            asked = parse_grid(store.text(grid.info.run_id, "grid.yaml"))
+            there = {dataset.label for dataset in describe_datasets(asked, Problems(asked.file))}
+            lacking |= dict.fromkeys(own.name for own in asked.asked_datasets if own.label not in there)
+            if there:
+                here = tuple(own for own in asked.asked_datasets if own.label in there)
+                yield from make_plan(replace(asked, asked_datasets=here)).trainings
+        except UserError as error:
+            refused[str(error).splitlines()[0].rstrip(".")] = None
+    if lacking:
+        notes.append(
+            f"Operations are not counted on {', '.join(lacking)}: not prepared on this machine, or not where "
+            "BENCH_DATA says; see: bench data ls."
+        )
+    notes += [f"Operations of a grid that cannot be planned on this machine are not counted: {why}." for why in refused]
 
 
 def _count(training: "Training", tell: Any) -> "pd.DataFrame":

@@ -7,12 +7,14 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.grid.plan import Training
 from bench.tracking.client import Experiment, plain_errors
 from bench.tracking.places import TrackingError
+from bench.tracking.soundness import MISSING, LeftOut, cell_problem
 from bench.tracking.tables import Row, read_histories, read_rows
 from datasets.corruption import Corruption, condition
 
@@ -69,7 +71,14 @@ def known_of(rows: Iterable[Row], finished_cells: Callable[[str], Iterable[str]]
 
 
 class Reader(Experiment):
-    """Reads one experiment; `known` may be called from any thread."""
+    """Reads one experiment; `known` may be called from any thread.
+
+    Runs whose tags cannot be used do not count; `left_out` tells of those that were met.
+    """
+
+    @cached_property
+    def left_out(self) -> LeftOut:
+        return LeftOut()
 
     def known(self, training_id: str | None = None) -> dict[str, Known]:
         """Trainings the store has, by id; only `training_id` when given.
@@ -95,12 +104,17 @@ class Reader(Experiment):
         """The runs of a stage, oldest first; a database may leave out metrics and parameters, which costs it time."""
         store = self._database()
         if store is not None:
-            yield from read_rows(store, self.experiment_id, stage, training_id, values=values)
-            return
-        query = f"tags.stage = '{stage}'" + (f" AND tags.training_id = '{training_id}'" if training_id else "")
-        for run in self._search(query):
-            data = run.data
-            yield Row(run.info.run_id, run.info.status, dict(data.tags), dict(data.metrics), dict(data.params))
+            rows = read_rows(store, self.experiment_id, stage, training_id, values=values)
+        else:
+            query = f"tags.stage = '{stage}'" + (f" AND tags.training_id = '{training_id}'" if training_id else "")
+            rows = map(_row_of, self._search(query))
+        return (row for row in rows if self.left_out.is_sound(stage, row.run_id, row.tags))
+
+    def _finished_trainings(self) -> "Iterator[Run]":
+        """The runs of finished trainings, as MLflow has them."""
+        for run in self._search("tags.stage = 'training' AND attributes.status = 'FINISHED'"):
+            if self.left_out.is_sound("training", run.info.run_id, run.data.tags):
+                yield run
 
     def arrays(self, wanted: "Container[str] | None" = None) -> "Iterator[tuple[dict[str, str], Path]]":
         """Every finished training that kept arrays: its tags, and the file on this machine while the next is not asked.
@@ -110,7 +124,7 @@ class Reader(Experiment):
         Args:
             wanted: ids of trainings; None: all.
         """
-        for run in self._search("tags.stage = 'training' AND attributes.status = 'FINISHED'"):
+        for run in self._finished_trainings():
             if "saved" not in run.data.tags or (wanted is not None and run.data.tags["training_id"] not in wanted):
                 continue
             with tempfile.TemporaryDirectory() as folder:
@@ -121,9 +135,12 @@ class Reader(Experiment):
 
     def latest_grid(self) -> "Run | None":
         """The experiment's newest grid run."""
+        return next(iter(self.grids()), None)
+
+    def grids(self) -> "list[Run]":
+        """The experiment's grid runs, newest first."""
         with plain_errors(self.uri):
-            runs = list(self._search("tags.stage = 'grid'"))
-            return runs[-1] if runs else None
+            return list(self._search("tags.stage = 'grid'"))[::-1]
 
     def text(self, run_id: str, name: str) -> str:
         """A text file kept with a run.
@@ -169,7 +186,7 @@ class Reader(Experiment):
 
         rows = []
         with plain_errors(self.uri):
-            for run in self._search("tags.stage = 'training' AND attributes.status = 'FINISHED'"):
+            for run in self._finished_trainings():
                 tags = run.data.tags
                 told = list(run.data.params.items())
                 told += [("protocol", tags["protocol"])] if "protocol" in tags else []
@@ -206,7 +223,7 @@ class Reader(Experiment):
         import pandas as pd
 
         with plain_errors(self.uri):
-            runs = list(self._search("tags.stage = 'training' AND attributes.status = 'FINISHED'"))
+            runs = list(self._finished_trainings())
             having: dict[str, list[str]] = {}
             for run in runs:
                 for key in run.data.metrics:
@@ -242,8 +259,27 @@ class Reader(Experiment):
 
         with plain_errors(self.uri):
             trainings = {row.tags["training_id"]: row.tags for row in self._rows("training")}
-            rows = [result for row in self._rows("cell") if row.finished for result in _result_rows(row, trainings)]
+            cells = [row for row in self._rows("cell") if row.finished and self._fits(row, trainings)]
+        rows = [result for row in cells for result in _result_rows(row, trainings[row.tags["training_id"]])]
         return pd.DataFrame(rows, columns=RESULT_COLUMNS)
+
+    def _fits(self, cell: Row, trainings: Mapping[str, Mapping[str, str]]) -> bool:
+        """Whether the training of a cell, which says what its metrics mean, is there and agrees with it."""
+        identity = cell.tags["training_id"]
+        if identity in self.left_out.trainings:
+            return False
+        if identity in trainings:
+            problem = cell_problem(cell.tags, trainings[identity])
+        else:
+            problem = f"the run of training {identity} {MISSING}"
+        if problem:
+            self.left_out.add("cell", problem, cell.run_id)
+        return not problem
+
+
+def _row_of(run: "Run") -> Row:
+    data = run.data
+    return Row(run.info.run_id, run.info.status, dict(data.tags), dict(data.metrics), dict(data.params))
 
 
 def _curve_tags(run: "Run") -> tuple[Any, ...]:
@@ -257,17 +293,16 @@ def condition_of(tags: Mapping[str, str]) -> str:
     return condition(tags["modalities"], Corruption.parse(tags.get("corruption", "")))
 
 
-def _result_rows(row: Row, trainings: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[Any, ...]]:
-    """The rows of one cell, one for each checkpoint and metric."""
+def _result_rows(row: Row, training: Mapping[str, str]) -> Iterator[tuple[Any, ...]]:
+    """The rows of one cell, one for each checkpoint and metric; `training` has the tags of its training."""
     tags = row.tags
-    training = trainings.get(tags["training_id"], {})
-    higher = training.get("higher_is_better", "").split(",")
+    higher = training["higher_is_better"].split(",")
     for key, value in sorted(row.metrics.items()):
         checkpoint, _, metric = key.partition("/")
         yield (
             tags["dataset"], float(tags["label_ratio"]), tags["modalities"], tags.get("corruption", ""),
             tags["method"], int(tags["seed"]), checkpoint, metric, value,
-            metric in higher, metric == training.get("primary_metric"),
-            tags["modalities"].count("+") + 1, tags["modalities"] == training.get("full_subset"),
+            metric in higher, metric == training["primary_metric"],
+            tags["modalities"].count("+") + 1, tags["modalities"] == training["full_subset"],
             tags["training_id"], row.run_id,
         )  # fmt: skip

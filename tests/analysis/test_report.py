@@ -15,9 +15,10 @@ import pytest
 
 from analysis.files import MANIFEST, Cache
 from analysis.paper_tables import Origins
-from analysis.report import Sources, settle, write_report
+from analysis.report import Sources, write_report
 from analysis.results import summarise
 from analysis.sections.base import Kept, KeptGroup, Links
+from analysis.settling import settle
 from datasets.errors import UserError
 from tests.analysis.frames import frame_of, realistic, result, toy
 
@@ -221,6 +222,28 @@ def test_papers_tables_appear_for_data_sets_of_theirs_in_three_views(tmp_path: P
     assert r"\begin{table}" in views[0]
     mean = summarise(frame, "last").query("modalities == 'text' and method == 'robult' and metric == 'mae'")["mean"]
     assert re.search(rf'<a href="http://127.0.0.1:5000/#/compare-runs[^"]*">(<\w+>)?{mean.iloc[0]:.3f}', views[0])
+
+
+def test_trainings_of_one_epoch_fill_no_table_of_a_paper_and_are_told(tmp_path: Path) -> None:
+    sets = {"cmu_mosi": (("text", "audio", "vision"), {"mae": False, "acc": True})}
+    frame = realistic(("robult", "gmc", "constant"), sets=sets, ratios=(0.05,), checkpoints=("last",))
+    short = {name: 1 if "-gmc-" in name else 40 for name in frame["training_id"].unique()}
+    for epochs, shown in ((short, {"robult"}), (dict.fromkeys(short, 1), set())):
+        told = write(frame, tmp_path, sources=Sources(origins=Origins(epochs=epochs)))
+        which = "gmc on cmu_mosi" if shown else "gmc on cmu_mosi, robult on cmu_mosi"
+        assert any(
+            note.startswith(f"Trained for one epoch alone, as is enough to measure cost: {which}.") for note in told
+        )
+        text = (tmp_path / "index.html").read_text()
+        assert ("Robult, Table 1: " in text) == bool(shown)
+        assert ("Epochs that ours were trained for: 40 on cmu_mosi." in text) == bool(shown)
+    write(frame, tmp_path, sources=Sources(origins=Origins(epochs=short)))
+    tables = [pd.read_csv(path, dtype=str) for path in (tmp_path / "tables").glob("papers-ours-*.csv")]
+    beside_gmc = [table for table in tables if "CMU-MOSI / GMC" in table]
+    assert beside_gmc
+    for table in beside_gmc:
+        assert table["CMU-MOSI / GMC"].eq("—").all()
+        assert table["CMU-MOSI / Robult"].ne("—").any()
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

@@ -74,6 +74,7 @@ def test_other_columns_are_left_out_and_can_be_told() -> None:
         ("label_ratio", 0.0, "label_ratio must be in (0, 1], got 0.0"),
         ("label_ratio", 1.5, "label_ratio must be in (0, 1], got 1.5"),
         ("checkpoint", "final", "checkpoint must be one of last, best, got 'final'"),
+        ("corruption", "x", "corruption must be like 'gaussian(image)=0.18&mask(text)=0.1', got 'x'"),
         ("dataset", " ", "column 'dataset' has names that cannot be printed: ' '"),
         ("method", "a\nb", "column 'method' has names that cannot be printed: 'a\\nb'"),
     ],

@@ -165,12 +165,12 @@ def test_a_file_that_cannot_be_used_is_named(call: Call, monkeypatch: pytest.Mon
 def test_an_unexpected_error_is_a_sentence_and_a_file(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import bench.cli.commands
+    import bench.cli.data_commands
 
     def broken(**_: object) -> int:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(bench.cli.commands, "list_data", broken)
+    monkeypatch.setattr(bench.cli.data_commands, "list_data", broken)
     code, _, err = call("data", "ls")
     assert code == 1
     assert err.startswith(

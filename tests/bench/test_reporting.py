@@ -185,13 +185,25 @@ def test_an_unprepared_data_set_leaves_out_its_operations_in_one_sentence(
     text = GRID.replace("[digits]", "[digits, handwritten]").replace("[robult, gmc, constant]", "[constant]")
     monkeypatch.setattr(Store, "text", lambda *_: text)
     notes: list[str] = []
-    counts = _counts(store, store.latest_grid(), Cache(None), notes, lambda _: None)
+    counts = _counts(store, Cache(None), notes, lambda _: None)
     assert notes == [
         "Operations are not counted on handwritten: not prepared on this machine, or not where BENCH_DATA says; see: "
         "bench data ls."
     ]
     assert counts is not None
     assert set(counts["dataset"]) == {"digits"}
+
+
+def test_operations_are_counted_of_all_grids_of_an_experiment(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/mlflow.db", "both")
+    for at, method in enumerate(("gmc", "constant", "gmc: {latent: 8}")):
+        text = GRID.replace("[robult, gmc, constant]", f"[{{{method}}}]" if ":" in method else f"[{method}]")
+        store.open_grid(method, {}, {"grid.yaml": text}, 10**12 + at)
+    notes: list[str] = []
+    counts = _counts(store, Cache(None), notes, lambda _: None)
+    assert notes == []
+    assert counts is not None
+    assert set(counts["method"]) == {"gmc", "constant", "gmc[latent=8]"}
 
 
 def test_links_lead_to_the_server_or_to_what_is_asked() -> None:

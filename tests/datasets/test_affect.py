@@ -20,7 +20,17 @@ from datasets.cmu_mosei import CmuMosei
 from datasets.cmu_mosi import CmuMosi
 from datasets.errors import DataError
 from datasets.raw_maker import FORMATS, affect_content
-from datasets.sequences import apply_moments, clean, lengths, moments, restore, turn_left
+from datasets.sequences import (
+    apply_moments,
+    clean,
+    find_broken,
+    fits_float32,
+    is_empty,
+    lengths,
+    moments,
+    restore,
+    turn_left,
+)
 from datasets.store import read_all, read_store, store_directory, verify_store
 from datasets.tasks import Binary, MultiClass, Regression
 
@@ -382,6 +392,31 @@ def test_opening_takes_milliseconds_and_copies_nothing(tmp_path):
 
 
 # ---- sequences --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "told"),
+    [
+        (np.nan, np.float64, "NaN"), (np.inf, np.float64, "+inf"), (-np.inf, np.float64, "-inf"),
+        (1e39, np.float64, "+inf"), (-1e39, np.float64, "-inf"), (np.inf, np.float16, "+inf"),
+        (np.nan, np.float32, "NaN"), (3.4e38, np.float64, ""), (-65504, np.float16, ""),
+    ],
+)  # fmt: skip
+def test_one_value_that_float32_does_not_hold_is_found_among_many(value, dtype, told):
+    x = np.ones((3, 4, 5), dtype)
+    x[1, 2, 3] = value
+    assert fits_float32(x) == (not told)
+    found = find_broken(x)
+    assert found.counts == ({told: 1} if told else {})
+    assert found.index.tolist() == ([33] if told else [])
+
+
+def test_a_sample_that_is_zero_as_float32_is_empty():
+    x = np.zeros((4, 3, 2))
+    x[0, 2, 1] = 1e-60  # in the last step, less than a float32 can be
+    x[1, 0, 0] = 1e-60
+    x[2, 0, 0] = 1.0
+    assert is_empty(x).tolist() == is_empty(x.astype(np.float32)).tolist() == [True, True, False, True]
 
 
 @settings(deadline=None, max_examples=50)

@@ -280,6 +280,24 @@ def test_a_link_to_a_store_stays_a_link(store):
     assert read_store(link).spec.fingerprint == fingerprint(TASKS[2], parts)
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no way to reserve on this system")
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    asked = []
+
+    def full(handle, start, n_bytes):
+        asked.append(n_bytes)
+        raise OSError(28, "No space left on device")
+
+    parts = make_parts()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        told = message(write_store, tmp_path / "toy", spec_of("toy", TASKS[2], parts), parts)
+    assert told == f"store {tmp_path / 'toy'} cannot be written: No space left on device."
+    assert list(tmp_path.iterdir()) == []
+    write_store(tmp_path / "toy", spec_of("toy", TASKS[2], parts), parts)
+    assert asked == [(tmp_path / "toy" / ARRAYS).stat().st_size]
+
+
 def test_a_full_disk_is_told_in_one_sentence(tmp_path, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")

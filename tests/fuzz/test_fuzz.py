@@ -42,24 +42,24 @@ def test_the_commands_that_are_called_are_commands_and_the_others_do_nothing() -
 
 
 def test_a_hang_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    import bench.cli.commands
+    import bench.cli.data_commands
 
     def endless(**_: object) -> int:
         while True:
             pass
 
     monkeypatch.setattr("tests.fuzz.calls.LIMIT_S", 0.2)
-    monkeypatch.setattr(bench.cli.commands, "list_data", endless)
+    monkeypatch.setattr(bench.cli.data_commands, "list_data", endless)
     with pytest.raises(Hang):
         call("data", "ls")
 
 
 def test_an_internal_error_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    import bench.cli.commands
+    import bench.cli.data_commands
 
     def broken(**_: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(bench.cli.commands, "list_data", broken)
+    monkeypatch.setattr(bench.cli.data_commands, "list_data", broken)
     with pytest.raises(AssertionError, match="internal error"):
         call("data", "ls").check()
