@@ -16,7 +16,7 @@ def _run() -> int:
     if problem:
         print(f"bench: {problem}", file=sys.stderr)
         return 2
-    from datasets.errors import UserError
+    from datasets.errors import UserError, printable
 
     # A user's own method may lie in the working directory: `my_method:MyMethod`. Last, so that it shadows nothing.
     if not any(Path(place or ".").absolute() == Path.cwd() for place in sys.path):
@@ -36,7 +36,7 @@ def _run() -> int:
     except OSError as error:
         if error.filename is None:
             return _unexpected(error)
-        print(f"bench: {str(error.filename)[:200]}: {error.strerror}.", file=sys.stderr)
+        print(f"bench: {printable(str(error.filename)[:200])}: {error.strerror}.", file=sys.stderr)
         return 1
     except Exception as error:
         return _unexpected(error)

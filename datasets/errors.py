@@ -12,16 +12,22 @@ def without_secrets(text: str) -> str:
     return _SECRET.sub(r"\1***", _LOGIN.sub("", text))
 
 
+def printable(text: str) -> str:
+    """Text whose characters a terminal would act on are shown as escapes; lines stay lines."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 class UserError(Exception):
     """Something a person can mend. The message is one clear sentence naming what is wrong and the remedy.
 
-    The command line prints it without a traceback and exits with `exit_code`. It never shows the login of an address.
+    The command line prints it without a traceback and exits with `exit_code`. It never shows the login of an address,
+    nor sends a terminal what a file holds.
     """
 
     exit_code = 2
 
     def __str__(self) -> str:
-        return without_secrets(super().__str__())
+        return printable(without_secrets(super().__str__()))
 
 
 class DataError(UserError):

@@ -162,7 +162,7 @@ def read_yaml(folder: Path) -> Described:
         raise DataError(f"{folder} has no {YAML}: it says which files hold the modalities, the target and the split.")
     try:
         content = yaml.load(read_bytes(path, MAX_YAML_BYTES), Loader=_plain_loader())  # nosec B506  # a safe loader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic_core.core_schema import ErrorType
 
 from bench.grid.yaml_lines import Node
-from datasets.errors import UserError, did_you_mean
+from datasets.errors import UserError, did_you_mean, printable
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -18,8 +18,7 @@ MAX_TOLD = 50
 
 def _one_line(text: str) -> str:
     """Line breaks as spaces and what a terminal would act on as escapes: a grid may come from anywhere."""
-    joined = " ".join(text.splitlines())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+    return printable(" ".join(text.splitlines()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,12 +153,12 @@ def test_data_listing_says_what_is_ready(call: Call) -> None:
 
 
 def test_a_file_that_cannot_be_used_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    import bench.cli.commands
+    import bench.cli.data_commands
 
     def broken(**_: object) -> None:
         Path("x" * 300).read_text()
 
-    monkeypatch.setattr(bench.cli.commands, "list_data", broken)
+    monkeypatch.setattr(bench.cli.data_commands, "list_data", broken)
     assert call("data", "ls") == (1, "", f"bench: {'x' * 200}: File name too long.\n")
 
 

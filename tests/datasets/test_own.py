@@ -291,6 +291,8 @@ def test_a_description_that_is_wrong_is_refused(folder, case):
         ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
         ("[" * 5000, "is not YAML"),
         ("\x00", "is not YAML"),
+        (r'"\UAAAAAAAA"', "is not YAML"),
+        (r'{task: {}, modalities: {"\e[2J": x.npy}, target: x, split: x}', r"modalities.\x1b"),
     ],
 )
 def test_a_file_that_is_no_description_is_refused(folder, text, told):
