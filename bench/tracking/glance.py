@@ -8,14 +8,14 @@ from urllib.parse import quote
 
 from bench.tracking.places import TrackingError, deleted, sqlite_problem
 from bench.tracking.reading import Known, condition_of, known_of
+from bench.tracking.soundness import LeftOut
 from bench.tracking.tables import Row
 
 _RUNS = """
     SELECT r.run_uuid, r.status, t.key, t.value
     FROM runs r
     JOIN tags own ON own.run_uuid = r.run_uuid AND own.key = ?
-    JOIN tags t ON t.run_uuid = r.run_uuid AND t.key IN
-        ('training_id', 'conditions', 'saved', 'modalities', 'corruption', 'grid_digest')
+    JOIN tags t ON t.run_uuid = r.run_uuid
     WHERE r.experiment_id = ? AND r.lifecycle_stage = 'active'
     ORDER BY r.start_time, r.run_uuid
 """
@@ -49,10 +49,13 @@ class Glance:
             return
         if found[1] != "active":
             raise TrackingError(deleted(experiment, f"sqlite:///{file}", str(found[0])))
-        self._trainings = list(_runs(database, found[0], "task"))
+        sound = LeftOut().is_sound
+        trainings = _runs(database, found[0], "task")
+        self._trainings = [row for row in trainings if sound("training", row.run_id, row.tags)]
         self._grids = list(_runs(database, found[0], "grid_digest"))
         if any(not (row.finished and row.tags.get("conditions")) for row in self._trainings):
-            self._cells = [row for row in _runs(database, found[0], "cell_id") if row.finished]
+            cells = _runs(database, found[0], "cell_id")
+            self._cells = [row for row in cells if row.finished and sound("cell", row.run_id, row.tags)]
 
     def known(self) -> dict[str, Known]:
         """As `Reader.known`."""

@@ -330,6 +330,8 @@ def test_a_glance_knows_what_mlflow_knows(store: Store, grid_run: str) -> None:
     store.begin(record("5" * 16), grid_run, 10**12)
     gone = store.write(finished("6" * 16), grid_run)
     store._client.delete_run(gone)
+    damaged = store.write(finished("7" * 16), grid_run)
+    store._client.set_tag(damaged, "seed", "many")
 
     known = glance(store).known()
     assert known == store.known()
