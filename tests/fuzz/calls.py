@@ -45,7 +45,7 @@ class Ended:
         assert "Traceback" not in self.out + self.err, told
         assert "internal error" not in self.err, told
         assert not list(Path.cwd().glob("bench-crash-*")), told
-        shown = (self.out + self.err).replace("\n", "")
+        shown = (self.out + self.err).replace("\n", "").replace("\t", "")  # the usage errors set lists with tabs
         for word in self.words:  # what was typed may be repeated as it is
             shown = shown.replace(word.partition("=")[2] or word, "")
         acted_on = {letter for letter in shown if category(letter) in ("Cc", "Cf")}
