@@ -1,6 +1,8 @@
 # Everything runs from one virtual environment in .venv; PYTHON is only used to create it.
 PYTHON ?= python3
 BIN := .venv/bin
+# A file's tests share what it sets up; files in their order, or those of few and long tests would be left for the end.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install quickstart test test-all test-chaos fuzz audit benchmark lint docker-check docker-lock clean
 
@@ -22,10 +24,10 @@ quickstart: install  ## Run the main job: 4 methods x 2 data sets, then the repo
 	$(BIN)/bench report quickstart
 
 test: install  ## The tests (under 10 minutes on 2 cores)
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not chaos"
+	$(BIN)/pytest -n 2 $(BY_FILE) -m "not slow and not chaos"
 
 test-all: install  ## All tests, slow ones and random kills included
-	$(BIN)/pytest -n 2 --dist loadfile -m "not chaos"
+	$(BIN)/pytest -n 2 $(BY_FILE) -m "not chaos"
 	$(MAKE) test-chaos
 
 test-chaos: install  ## 100 random kills, full disks, jumping clocks, damaged files (under 30 minutes); CHAOS_SEED=N repeats

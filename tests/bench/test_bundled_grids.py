@@ -363,6 +363,7 @@ def test_the_plan_of_a_collection_counts_what_is_shared_once(call: Call) -> None
     assert rows["raml-table4"]["shared"] == 0, "another experiment"
 
 
+@pytest.mark.slow
 def test_a_collection_runs_to_its_end_whatever_becomes_of_a_grid(call: Call, tmp_path: Path) -> None:  # noqa: F811
     grid = (Path(grids.__file__).parent / "raml-table6.yaml").read_text(encoding="utf-8")
     short = grid.replace("epochs: 40", "epochs: 1").replace("seeds: 3", "seeds: 1")

@@ -24,6 +24,7 @@ executor: {{devices: cpu, slots: 1, silence_s: 10}}
 """
 
 
+@pytest.mark.slow
 def test_a_worker_that_makes_no_step_is_killed_and_the_grid_goes_on(tmp_path: Path) -> None:
     write_grid(tmp_path, GRID)
     run = bench("run", "grid.yaml", cwd=tmp_path)

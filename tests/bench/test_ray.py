@@ -112,6 +112,7 @@ def refused(executor: str, folder: Path) -> str:
     return told
 
 
+@pytest.mark.slow
 def test_a_cluster_that_does_not_answer_is_told_in_a_sentence(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra: pip install 'robult-bench[ray]'")
     told = refused("{kind: ray, address: '127.0.0.1:9'}", tmp_path)

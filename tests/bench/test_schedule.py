@@ -391,6 +391,7 @@ executor: {devices: cpu, slots: 1}
 """
 
 
+@pytest.mark.slow
 def test_a_run_follows_the_order_that_is_simulated(tmp_path: Path) -> None:
     write_grid(tmp_path, GRID)
     told = bench("plan", "grid.yaml", "--simulate", "cpus=1", "--json", cwd=tmp_path)

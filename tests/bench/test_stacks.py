@@ -230,6 +230,7 @@ executor: {devices: cpu, slots: 1, stack: STACK}
 """
 
 
+@pytest.mark.slow
 def test_a_grid_in_stacks_gives_the_results_of_one_without_and_what_kills_a_worker_fails_alone(tmp_path: Path) -> None:
     found, told = {}, {}
     for stack in ("1", "4"):

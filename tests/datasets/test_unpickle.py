@@ -7,7 +7,6 @@ import pickle
 import struct
 import subprocess
 import sys
-import time
 import tracemalloc
 
 import numpy as np
@@ -210,15 +209,13 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_hostile_file_is_refused_in_one_sentence_at_once(tmp_path, case):
+def test_a_hostile_file_is_refused_in_one_sentence_and_little_memory(tmp_path, case):
     content, told = BAD[case]
-    started = time.perf_counter()
     tracemalloc.start()
     assert told in message(content, tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
-    assert time.perf_counter() - started < 2
 
 
 @pytest.mark.parametrize("opcode", [b"]", b"(", b"\x85", b"}", b"K\x01\x85"])

@@ -99,7 +99,7 @@ FITTED_VARIANTS = {"robult-no_sup", "robult-no_unique_branches", "robult-plus_gm
 """Variants that answer or learn in another way; for the others "fits 32 samples" would try the same again."""
 
 
-STAGED = {"cra", "dicmor", "mmin", "sem", "tate"}
+PATIENT = {"actionmae", "cra", "dicmor", "mmin", "prompt_trans", "sem", "tate"}
 """Methods that take several stages, or many steps, to fit anything."""
 
 
@@ -133,7 +133,7 @@ def tries() -> Iterator[Any]:
             repeats = check.scope == "class" or (fits and identifier not in FITTED_VARIANTS)
             if values and repeats:
                 continue
-            slow = check.name not in TELLING if values else fits and name in STAGED
+            slow = check.name not in TELLING if values else fits and name in PATIENT
             yield pytest.param(
                 name, values, check, id=f"{identifier}: {check.name}", marks=[pytest.mark.slow] if slow else []
             )
