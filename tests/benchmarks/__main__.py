@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import grids, steps
+from tests.benchmarks import analyses, grids, steps
 from tests.benchmarks.measure import Row, head, machine, shown, write_json
 
 ITEMS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
@@ -25,6 +25,8 @@ ITEMS: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
     "e": ("arithmetic, as a share of a large matrix product", steps.efficiency),
     "f": ("growth with modalities and replicas", steps.growth),
     "g": ("peak memory a replica", steps.memory),
+    "h": ("reports of large experiments, t-SNE, Delaunay component analysis", analyses.analyses),
+    "i": ("data sets of full size", analyses.full_size_data),
     "paper": ("hours of all of robult-paper, projected from measured pieces", steps.paper),
 }
 NEED_A_GPU = {

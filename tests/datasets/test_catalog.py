@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -69,15 +68,6 @@ def test_every_class_can_be_learned_and_is_tested(dataset):
     task, parts = dataset.spec().task, dataset.load().parts
     groups = [task.groups(torch.tensor(np.array(part.target))) for part in parts.values()]
     assert len({frozenset(group.tolist()) for group in groups}) == 1
-
-
-def test_describing_reads_no_array(dataset):
-    dataset.spec()  # imports
-    tracemalloc.start()
-    dataset.spec()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 1 << 20
 
 
 def test_no_data_set_needs_more_than_numpy_torch_and_pydantic_to_be_imported():
