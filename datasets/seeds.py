@@ -16,7 +16,7 @@ def seed_of(*axes: str | int | float) -> int:
     words = [str(axis) for axis in axes]
     if any("\x1f" in word for word in words):
         raise ValueError(f"a seed axis must not contain the unit separator \\x1f, got {words!r}.")
-    digest = hashlib.blake2b("\x1f".join(words).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b("\x1f".join(words).encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
