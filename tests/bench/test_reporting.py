@@ -142,6 +142,7 @@ def stored(folder: Path, name: str, methods: dict[str, list[float]], **tags: str
             store.write(outcome, grid)
 
 
+@pytest.mark.slow
 def test_one_seed_one_method_and_a_metric_that_never_changes_are_told(tmp_path: Path) -> None:
     stored(tmp_path, "little", {"robult": [0.5]})
     told = bench("report", "little", "--quick", cwd=tmp_path)
@@ -159,6 +160,7 @@ def test_one_seed_one_method_and_a_metric_that_never_changes_are_told(tmp_path: 
     assert "digits: acc" in page
 
 
+@pytest.mark.slow
 def test_undefined_cells_and_mixed_protocols_are_told(tmp_path: Path) -> None:
     stored(tmp_path, "mixed", {"robult": [0.9, 0.8], "gmc": [0.9, 0.9]}, protocol="1")
     stored(tmp_path, "mixed", {"md": [0.7, 0.6], "tmc": [0.7, math.nan]}, protocol="2")

@@ -179,6 +179,7 @@ def test_failures_cost_only_themselves_and_are_tried_again(tmp_path: Path) -> No
     assert statuses(tmp_path, "training") == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
 
 
+@pytest.mark.slow
 def test_fail_fast_stops_at_the_first_failure(tmp_path: Path) -> None:
     grid = slow(0.01).replace("methods: [", f'methods: [{{"{ODD}:Raising": {{label: raising}}}}, ')
     write_grid(tmp_path, grid + "executor: {slots: 1}\n")
@@ -268,6 +269,7 @@ def test_kill_9_of_a_worker_costs_only_its_training(tmp_path: Path) -> None:
 # ---- company ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_schedulers_share_one_grid(tmp_path: Path) -> None:
     write_grid(tmp_path, slow(0.02, n=8) + "executor: {slots: 1}\n")
     both = [start("run", "grid.yaml", cwd=tmp_path) for _ in range(2)]

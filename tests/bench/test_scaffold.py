@@ -24,6 +24,7 @@ def test_a_new_method_keeps_the_contract_and_runs(tmp_path: Path) -> None:
     assert len(finished_cells(tmp_path)) == 3
 
 
+@pytest.mark.slow
 def test_its_own_test_passes(tmp_path: Path) -> None:
     new_method("mine", tmp_path)
     env = dict(os.environ) | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
