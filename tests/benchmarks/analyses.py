@@ -64,6 +64,7 @@ print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru
 """
 
 OPEN = """
+import time
 from datasets.catalog import DATASETS
 data = DATASETS.get("cmu_mosei")
 data().load()  # imports
@@ -95,11 +96,14 @@ def analyses() -> Iterator[Row]:
 def full_size_data() -> Iterator[Row]:
     """i: preparing CMU-MOSEI at full size, against reading its pickle; needs 8 GB of disk and of memory."""
     with tempfile.TemporaryDirectory() as name:
-        raw, env = Path(name) / "mosei.pkl", {"BENCH_DATA": str(Path(name) / "data")}
+        raw = Path(name) / "mosei.pkl"
         words = [sys.executable, "-m", "bench", "data", "make", "cmu_mosei", "--out", str(raw)]
         subprocess.run(words, check=True, capture_output=True, env=environment())
         size = raw.stat().st_size / 2**20
-        pairs = [(figures(PREPARE, str(raw), env=env), figures(LOAD, str(raw))) for _ in range(3)]
+        pairs = []
+        for turn in range(3):  # into a new place each time: what is there already is not prepared again
+            env = {"BENCH_DATA": f"{name}/data{turn}"}
+            pairs.append((figures(PREPARE, str(raw), env=env), figures(LOAD, str(raw))))
         opened = statistics.median(figures(OPEN, env=env)[0] for _ in range(3))
     prepared, peak = (statistics.median(ours[i] for ours, _ in pairs) for i in (0, 1))
     loaded = statistics.median(theirs[0] for _, theirs in pairs)
