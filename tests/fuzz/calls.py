@@ -46,9 +46,8 @@ class Ended:
         assert "internal error" not in self.err, told
         assert not list(Path.cwd().glob("bench-crash-*")), told
         shown = (self.out + self.err).replace("\n", "").replace("\t", "")  # the usage errors set lists with tabs
-        for word in self.words:  # what was typed may be repeated as it is
-            shown = shown.replace(word.partition("=")[2] or word, "")
-        acted_on = {letter for letter in shown if category(letter) in ("Cc", "Cf")}
+        typed = set("".join(self.words))  # may be repeated as it is
+        acted_on = {letter for letter in shown if category(letter) in ("Cc", "Cf")} - typed
         assert not acted_on, f"{told}\nA terminal would act on {acted_on}"
         if self.code:
             assert self.err.strip() or self.out.strip(), told
