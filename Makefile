@@ -23,7 +23,7 @@ quickstart: install  ## Run the main job: 4 methods x 2 data sets, then the repo
 	$(BIN)/bench run quickstart
 	$(BIN)/bench report quickstart
 
-test: install  ## The tests (under 10 minutes on 2 cores)
+test: install  ## The tests (about 10 minutes on 2 cores)
 	$(BIN)/pytest -n 2 $(BY_FILE) -m "not slow and not chaos"
 
 test-all: install  ## All tests, slow ones and random kills included
