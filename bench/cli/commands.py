@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from bench.cli.tell import tell
 from bench.tracking import Reader, check_store, resolve_uri, sqlite_path
 from bench.tracking.timings import timings
 from datasets.errors import UserError, did_you_mean, without_secrets
@@ -38,18 +39,18 @@ def _run_collection(grids: tuple[str, ...], *, fail_fast: bool, on: str | None) 
 
     codes: dict[str, int] = {}
     for number, name in enumerate(grids, 1):
-        _tell(f"[{number}/{len(grids)}] {name}")
+        tell(f"[{number}/{len(grids)}] {name}")
         try:
             codes[name] = _run(name, _plan(name, load_grid(name), on), fail_fast=fail_fast, on=on)
         except UserError as error:
-            _tell(str(error))
+            tell(str(error))
             codes[name] = error.exit_code
         if codes[name] == 130:
             return 130
         if codes[name] and fail_fast:
             break
     if failed := [name for name, code in codes.items() if code]:
-        _tell(f"{len(failed)} of {len(grids)} grids are not finished: {', '.join(failed)}")
+        tell(f"{len(failed)} of {len(grids)} grids are not finished: {', '.join(failed)}")
     return 0 if not failed else 2 if set(codes.values()) == {2} else 1
 
 
@@ -66,7 +67,7 @@ def _plan(name: str, grid: "Grid", on: str | None) -> "Plan":
         from bench.grid.stand_in import stand_in
 
         grid, changed = stand_in(grid, on)
-        _tell(f"{name}: {changed}")
+        tell(f"{name}: {changed}")
     try:
         return make_plan(grid)
     except GridError as error:
@@ -82,9 +83,9 @@ def _run(name: str, plan: "Plan", *, fail_fast: bool, on: str | None) -> int:
     stop_when_told()
     again = f"bench run {name}" + (f" --on {on}" if on else "")
     for skip in plan.skipped:
-        _tell(f"impossible: {skip.method} on {skip.dataset}: {skip.reason}")
+        tell(f"impossible: {skip.method} on {skip.dataset}: {skip.reason}")
     for warning in plan.warnings:
-        _tell(f"warning: {warning}")
+        tell(f"warning: {warning}")
     display = make_display()
     runner = Runner(plan, display, fail_fast=fail_fast)
     try:
@@ -93,24 +94,24 @@ def _run(name: str, plan: "Plan", *, fail_fast: bool, on: str | None) -> int:
         display.stop()
     n_cells = sum(len(runner.trainings[i].conditions) for i in summary.finished)
     if summary.interrupted:
-        _tell(
+        tell(
             f"stopped: {len(summary.finished)} trainings finished, {len(summary.killed)} cut short. "
             f"The same command goes on: {again}"
         )
         return 130
     if not summary.saved:
         why = summary.why_unsaved or "the tracking store did not take everything."
-        _tell(f"{why} Finished results wait in {runner.spool.folder}; run the same command again.")
+        tell(f"{why} Finished results wait in {runner.spool.folder}; run the same command again.")
     if summary.failed:
         _tell_failures(summary.failed, again)
         return 1
     if summary.finished or summary.elsewhere:
-        _tell(
+        tell(
             f"{len(summary.finished)} trainings, {n_cells} cells in {seconds(summary.seconds)}. "
             f"Next: bench report {plan.grid.name}, or bench ui"
         )
     elif summary.saved:
-        _tell(f"nothing to do: all {summary.n_trainings} trainings are finished. See: bench report {plan.grid.name}")
+        tell(f"nothing to do: all {summary.n_trainings} trainings are finished. See: bench report {plan.grid.name}")
     return 0 if summary.saved else 1
 
 
@@ -132,17 +133,13 @@ def _tell_failures(failed: dict[str, Any], again: str) -> None:
     reasons: dict[str, list[str]] = {}
     for training, reason in failed.values():
         reasons.setdefault(reason, []).append(name_of(training))
-    _tell(f"{len(failed)} trainings failed; the others are finished. They are tried again by: {again}")
+    tell(f"{len(failed)} trainings failed; the others are finished. They are tried again by: {again}")
     for reason, names in reasons.items():
-        _tell(f"  {reason}")
+        tell(f"  {reason}")
         for training in names[:5]:
-            _tell(f"    {training}")
+            tell(f"    {training}")
         if len(names) > 5:
-            _tell(f"    ... and {len(names) - 5} more")
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+            tell(f"    ... and {len(names) - 5} more")
 
 
 # ---- bench plan -------------------------------------------------------------------------------------------
@@ -233,11 +230,11 @@ def _show_collection(
         print_collection(rows, cost)
         _show_simulation(simulation)
     if refused and not as_json:
-        _tell(f"\n{len(refused)} of {len(grids)} grids cannot be planned: {', '.join(refused)}")
+        tell(f"\n{len(refused)} of {len(grids)} grids cannot be planned: {', '.join(refused)}")
         for text in dict.fromkeys(text for texts in refused.values() for text in texts):
-            _tell(f"  {text}")
+            tell(f"  {text}")
         if on is None:
-            _tell(f"To try the grids without these data: bench plan {name} --on synthetic")
+            tell(f"To try the grids without these data: bench plan {name} --on synthetic")
     return 2 if refused else 0
 
 
@@ -302,7 +299,7 @@ def compare_stored(a: str, b: str, checkpoint: str | None, tracking_uri: str | N
     stores = [Reader(uri, name, create=False) for name in (a, b)]
     sides = [Experiment(store.name, store.results(), store.settings(), store.versions()) for store in stores]
     for note in (note for store in stores for note in store.left_out.told):
-        _tell(f"note: {note}")
+        tell(f"note: {note}")
     found = compare_experiments(*sides, checkpoint=checkpoint)
     if as_json:
         print(found.to_json())
@@ -340,7 +337,7 @@ def serve_ui(tracking_uri: str | None, port: int) -> int:
             raise UserError(f"port {port} is taken on this machine: choose another with --port.")
     file = sqlite_path(uri)
     if file is not None and not file.exists():
-        _tell(f"{file} does not exist yet: the UI will be empty until the first run.")
+        tell(f"{file} does not exist yet: the UI will be empty until the first run.")
     print(f"MLflow UI on {without_secrets(uri)}: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
     words = ["ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # Not as a word of the command: everybody on the machine can read those.
@@ -366,5 +363,5 @@ def check_method(name: str, *, as_json: bool) -> int:
         for result in results:
             print(f"{'ok    ' if result.ok else 'BROKEN'}  {result.name}{'' if result.ok else f': {result.message}'}")
     broken = sum(not result.ok for result in results)
-    _tell(f"{name}: {len(results) - broken} of {len(results)} rules hold.")
+    tell(f"{name}: {len(results) - broken} of {len(results)} rules hold.")
     return int(broken > 0)

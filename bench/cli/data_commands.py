@@ -2,16 +2,12 @@
 
 import inspect
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.cli.tell import tell
 from datasets.errors import DataError, UserError
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def list_data(*, as_json: bool) -> int:
@@ -83,12 +79,12 @@ def _show_card(store: Path, cls: type[Any]) -> None:
     if form := card.provenance.get("format"):
         print(f"format: {form}")
     for warning in card.warnings:
-        _tell(f"warning: {warning}")
+        tell(f"warning: {warning}")
     try:
         if not page_is_current(store):
             write_page(store, {"summary": cls.summary, "source": cls.source, "licence": cls.licence})
     except OSError as error:  # of a store that others own
-        _tell(f"note: the page of its card cannot be written: {error.strerror}.")
+        tell(f"note: the page of its card cannot be written: {error.strerror}.")
     print(f"fingerprint {card.fingerprint}, kept in {store}; its card: {store / 'card.html'}")
 
 
@@ -150,7 +146,7 @@ def make_data(name: str, out: Path, rows: int | None, form: str | None) -> int:
     with PrepareBar() as bar, listening(bar):
         make_raw(name, out, rows, form)
     print(f"Random data in the format of {name}: {out}. Next: bench data prepare {name} --from {out}")
-    _tell(f"warning: preparing it replaces the {name} you have prepared, if any; set BENCH_DATA to keep them apart.")
+    tell(f"warning: preparing it replaces the {name} you have prepared, if any; set BENCH_DATA to keep them apart.")
     return 0
 
 
@@ -175,5 +171,5 @@ def verify_data(name: str, folder: Path | None = None) -> int:
         print(f"{name}: {sum(map(len, data.parts.values()))} samples, fingerprint {data.spec.fingerprint}: sound.")
         return 0
     for problem in problems:
-        _tell(f"{name}: {problem}")
+        tell(f"{name}: {problem}")
     return 1

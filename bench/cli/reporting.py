@@ -1,6 +1,5 @@
 """What `bench report` gathers from the tracking store, and how it keeps a report fresh while a grid runs."""
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from bench.cli.tell import tell
 from bench.tracking import ARRAYS, Store, TrackingError, resolve_uri, safe_name, sqlite_path
 from datasets.errors import UserError, without_secrets
 
@@ -31,10 +31,6 @@ MOST_CURVES = 1000
 PREFIXES = ("embedding/", "pseudo/", "weight/", "group")
 READ = "embeddings|pseudo_labels|weights"
 """Of what trainings keep, what a report looks at."""
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 # ---- the command ------------------------------------------------------------------------------------------
@@ -92,8 +88,8 @@ def _report(
             f"{folder / 'index.html'}."
         )
     if not quiet:
-        _tell(f"{len(written)} files in {folder}, also kept with the grid's run in {without_secrets(store.uri)}")
-        _tell(f"Open {folder / 'index.html'} in a browser.")
+        tell(f"{len(written)} files in {folder}, also kept with the grid's run in {without_secrets(store.uri)}")
+        tell(f"Open {folder / 'index.html'} in a browser.")
     return 0
 
 
@@ -117,9 +113,9 @@ def _print(settled: "pd.DataFrame", checkpoint: str, print_tables: Any) -> None:
 def _tell_all(written: "Written") -> None:
     """What a reader of the page is told in sentences, on the terminal too."""
     for note in written.notes:
-        _tell(f"note: {note}")
+        tell(f"note: {note}")
     for problem in dict.fromkeys(written.problems):
-        _tell(problem if problem.startswith("Failed") else f"not in the report: {problem}")
+        tell(problem if problem.startswith("Failed") else f"not in the report: {problem}")
 
 
 class _told_when_it_fails:
@@ -130,7 +126,7 @@ class _told_when_it_fails:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         if isinstance(error, TrackingError):
-            _tell(f"the report is not kept with the grid's run: {error}")
+            tell(f"the report is not kept with the grid's run: {error}")
             return True
         return False
 
@@ -152,12 +148,12 @@ def _watch(
                 _report(store, out, checkpoint, ui, quick, cache, quiet=True, frame=frame)
                 new = n_cells - max(before, 0)
                 page = out / safe_name(experiment) / "index.html"
-                _tell(f"{time.strftime('%H:%M:%S')}  {n_cells:,} cells, {new:,} new: {page}")
+                tell(f"{time.strftime('%H:%M:%S')}  {n_cells:,} cells, {new:,} new: {page}")
             elif before == -1:
-                _tell(f"{time.strftime('%H:%M:%S')}  waiting for the first finished cell of '{experiment}'")
+                tell(f"{time.strftime('%H:%M:%S')}  waiting for the first finished cell of '{experiment}'")
             before = n_cells
             if store is not None and (grid := store.latest_grid()) is not None and grid.info.status != "RUNNING":
-                _tell(f"{time.strftime('%H:%M:%S')}  the grid's run has ended ({grid.info.status.lower()}).")
+                tell(f"{time.strftime('%H:%M:%S')}  the grid's run has ended ({grid.info.status.lower()}).")
                 return 0
             time.sleep(seconds)
     except KeyboardInterrupt:
@@ -185,7 +181,7 @@ def _sources(
 
     trainings = store.trainings()
     notes: list[str] = []
-    tell = (lambda _: None) if quiet else _tell
+    say = (lambda _: None) if quiet else tell
     failures = [
         f"{f['method']} on {f['dataset']}, {f['label_ratio']} of the labels, seed {f['seed']}: {f.get('failure')}"
         for f in store.failures()
@@ -210,9 +206,9 @@ def _sources(
         notes=notes,
         kept=kept,
         trainings=trainings,
-        counts=None if quick else _counts(store, cache, notes, tell),
+        counts=None if quick else _counts(store, cache, notes, say),
         curves=_curves(store, trainings, notes),
-        tell=tell,
+        tell=say,
     )
 
 
@@ -349,7 +345,7 @@ def _curves(store: Store, trainings: "pd.DataFrame", notes: list[str]) -> "pd.Da
 # ---- counted operations -----------------------------------------------------------------------------------
 
 
-def _counts(store: Store, cache: "Cache", notes: list[str], tell: Any) -> "pd.DataFrame | None":
+def _counts(store: Store, cache: "Cache", notes: list[str], say: Any) -> "pd.DataFrame | None":
     """Operations and parameters of every method on every data set of the experiment's grids, from models built anew.
 
     Where several grids have a method of the same label on a data set, the latest counts. Of a data set in folds, whose
@@ -369,7 +365,7 @@ def _counts(store: Store, cache: "Cache", notes: list[str], tell: Any) -> "pd.Da
         spec = training.dataset.spec
         key = f"counts|{training.method.key}|{spec.modalities}|{spec.task}|{training.settings.batch_size}"
         try:
-            part = cache.frame(key, partial(_count, training, tell))
+            part = cache.frame(key, partial(_count, training, say))
         except (UserError, RuntimeError, ValueError) as error:
             notes.append(f"Operations of {' on '.join(labels)} are not counted: {str(error).splitlines()[0]}")
             continue
@@ -403,7 +399,7 @@ def _countable(store: Store, notes: list[str]) -> "Iterator[Training]":
     notes += [f"Operations of a grid that cannot be planned on this machine are not counted: {why}." for why in refused]
 
 
-def _count(training: "Training", tell: Any) -> "pd.DataFrame":
+def _count(training: "Training", say: Any) -> "pd.DataFrame":
     """The counts of one method on one data set, of random data in its shapes; nothing is measured."""
     import numpy as np
     import pandas as pd
@@ -416,7 +412,7 @@ def _count(training: "Training", tell: Any) -> "pd.DataFrame":
     from datasets.seeds import generator
 
     spec = training.dataset.spec
-    tell(f"counting operations: {training.method.label} on {training.dataset.label}")
+    say(f"counting operations: {training.method.label} on {training.dataset.label}")
     rng = generator("counts", spec.fingerprint)
     n = min(training.settings.batch_size, 64)
     inputs = {name: rng.standard_normal((n, *shape), dtype=np.float32) for name, shape in spec.modalities.items()}

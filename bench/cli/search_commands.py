@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.cli.tell import tell
 from datasets.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -31,25 +32,25 @@ def run_search(name: str, *, resume: bool, grid: bool, trials: int | None, out: 
     ended = searcher.run()
     if ended.interrupted:
         searcher.record.close("KILLED", 1.5)
-        _tell(f"stopped; at most the trials that were running are repeated. The same search goes on: {words}")
+        tell(f"stopped; at most the trials that were running are repeated. The same search goes on: {words}")
         return 130
     lines: list[Line] = []
     if ended.shared:
-        _tell("other processes still train trials of this search; the last to finish tests the winner.")
+        tell("other processes still train trials of this search; the last to finish tests the winner.")
     elif any(one.best for one in ended.tuned):
-        _tell("the budget is spent; the winner and the defaults are tested, once.")
+        tell("the budget is spent; the winner and the defaults are tested, once.")
         lines = _examine(searcher, ended)
     folder = out / search.name
     _write(searcher, ended, folder, lines)
     unsaved = searcher.record.close("FINISHED")
     if unsaved:
-        _tell(f"{unsaved} The trials are in the study; the same command with --resume writes them.")
+        tell(f"{unsaved} The trials are in the study; the same command with --resume writes them.")
     if as_json:
         print(json.dumps(_as_json(search, ended, lines), indent=2))
     else:
         _show(search, ended, lines)
     took = seconds(sum(one.seconds for one in ended.tuned))
-    _tell(f"{search.name}: trials took {took}. Report: {folder}. Next: bench search best {search.name} > tuned.yaml")
+    tell(f"{search.name}: trials took {took}. Report: {folder}. Next: bench search best {search.name} > tuned.yaml")
     return int(not all(one.best for one in ended.tuned) or bool(unsaved))
 
 
@@ -74,10 +75,6 @@ def _asked(name: str, *, grid: bool = False, trials: int | None = None) -> "Sear
     if trials is not None:
         search = replace(search, budget=search.budget.model_copy(update={"trials": trials}))
     return search
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 # ---- the winner on test -------------------------------------------------------------------------------------
@@ -108,7 +105,7 @@ def _examine(searcher: "Searcher", ended: "Ended") -> "list[Line]":
         finally:
             display.stop()
         for training, reason in summary.failed.values():
-            _tell(f"{training.method.label} on {training.dataset.label}, seed {training.seed}, failed: {reason}")
+            tell(f"{training.method.label} on {training.dataset.label}, seed {training.seed}, failed: {reason}")
         trainings += plan.trainings
         if summary.interrupted:
             break
@@ -130,7 +127,7 @@ def _write(searcher: "Searcher", ended: "Ended", folder: Path, lines: "Sequence[
     from bench.search.report import write_report
 
     for problem in write_report(searcher, ended.tuned, folder, lines):
-        _tell(f"note: {problem}")
+        tell(f"note: {problem}")
     searcher.record.report(folder)
 
 

@@ -2,14 +2,14 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 from bench.tracking.places import TrackingError, deleted, sqlite_problem
 from bench.tracking.reading import Known, condition_of, known_of
 from bench.tracking.soundness import LeftOut
-from bench.tracking.tables import Row
+from bench.tracking.tables import OWN_TAG, Row
 
 _RUNS = """
     SELECT r.run_uuid, r.status, t.key, t.value
@@ -31,7 +31,8 @@ class Glance:
             TrackingError: the file cannot be read, or the experiment was deleted.
         """
         self._trainings: list[Row] = []
-        self._cells: list[Row] = []
+        self._conditions: dict[str, list[str]] = {}
+        """Training id -> conditions of its finished cells, where some training does not name them."""
         self._grids: list[Row] = []
         # Able to write, though nothing is: what a killed writer left half done has to be rolled back first.
         place = f"file:{quote(str(file))}?mode=rw"
@@ -50,20 +51,17 @@ class Glance:
         if found[1] != "active":
             raise TrackingError(deleted(experiment, f"sqlite:///{file}", str(found[0])))
         sound = LeftOut().is_sound
-        trainings = _runs(database, found[0], "task")
+        trainings = _runs(database, found[0], OWN_TAG["training"])
         self._trainings = [row for row in trainings if sound("training", row.run_id, row.tags)]
         self._grids = list(_runs(database, found[0], "grid_digest"))
         if any(not (row.finished and row.tags.get("conditions")) for row in self._trainings):
-            cells = _runs(database, found[0], "cell_id")
-            self._cells = [row for row in cells if row.finished and sound("cell", row.run_id, row.tags)]
+            for row in _runs(database, found[0], OWN_TAG["cell"]):
+                if row.finished and sound("cell", row.run_id, row.tags):
+                    self._conditions.setdefault(row.tags["training_id"], []).append(condition_of(row.tags))
 
     def known(self) -> dict[str, Known]:
         """As `Reader.known`."""
-
-        def finished_cells(training_id: str) -> Iterable[str]:
-            return (condition_of(row.tags) for row in self._cells if row.tags["training_id"] == training_id)
-
-        return known_of(self._trainings, finished_cells)
+        return known_of(self._trainings, lambda training_id: self._conditions.get(training_id, ()))
 
     def grid_is_finished(self, digest: str) -> bool:
         """Whether a run of this very grid ended well."""

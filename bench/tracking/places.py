@@ -110,6 +110,11 @@ def _sqlite_reason(error: sqlite3.Error) -> str:
     return f"{text}."
 
 
+_REVISION = re.compile(r"^revision\b.*=\W*(\w+)", re.M)
+_BEFORE = re.compile(r"^down_revision\b.*=(.*)", re.M)
+"""What a migration of MLflow leads to, and what it starts from."""
+
+
 def _check_schema(file: Path, version: str) -> None:
     """Compare a store's schema with what the installed MLflow's migrations lead to.
 
@@ -131,10 +136,6 @@ def _check_schema(file: Path, version: str) -> None:
         )
     if any(version in line for text in migrations for line in _BEFORE.findall(text)):
         raise TrackingError(outdated(f"sqlite:///{file}"))
-
-
-_REVISION = re.compile(r"^revision\b.*=\W*(\w+)", re.M)
-_BEFORE = re.compile(r"^down_revision\b.*=(.*)", re.M)
 
 
 def outdated(uri: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 _HISTORIES = 500
 """Runs of which one metric is read at once."""
-_OWN_TAG = {"training": "task", "cell": "cell_id"}
+OWN_TAG = {"training": "task", "cell": "cell_id"}
 """A tag that only the runs of a stage have: tags are indexed by key, so these runs are found without the others."""
 _NAME = "mlflow.runName"
 
@@ -50,7 +50,7 @@ def read_rows(
     m: Any = SqlLatestMetric
     p: Any = SqlParam
     with store.ManagedSessionMaker() as session:
-        named = session.query(r.run_uuid).join(t, (t.run_uuid == r.run_uuid) & (t.key == _OWN_TAG[stage]))
+        named = session.query(r.run_uuid).join(t, (t.run_uuid == r.run_uuid) & (t.key == OWN_TAG[stage]))
         named = named.filter(r.experiment_id == int(experiment_id), r.lifecycle_stage == "active")
         if training_id is not None:
             u: Any = aliased(SqlTag)
