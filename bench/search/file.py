@@ -11,7 +11,7 @@ from typing import Any, Union, cast, get_args, get_origin
 from bench.arrays import What
 from bench.grid.choices import value_errors
 from bench.grid.file import read_text
-from bench.grid.grid import Grid
+from bench.grid.grid import Executor, Grid
 from bench.grid.plan import DatasetChoice, MethodChoice, describe_datasets, subsets_of
 from bench.grid.problems import GridError, Problem, Problems, Spot, listing, show
 from bench.grid.reader import GridReader, read_root
@@ -34,6 +34,13 @@ DECLARED = "declared"
 """The word for the search range a method's Config declares."""
 OTHERS = "others"
 """The key for all parameters with a declared range that are not named."""
+OF_GRIDS_ALONE = {
+    "kind": "the trials of a search train on this machine: remove it; several machines may share a study by its URL",
+    "address": "the trials of a search train on this machine: remove it; several machines may share a study by its URL",
+    "stack": "how many replicas train as one is a search's own 'stack', beside 'batch': write it there",
+    "timeout_s": "a trial has no time limit of its own: 'budget: {minutes: ...}' ends the search",
+}
+"""Keys under executor that a search does not take, and what to do instead."""
 RANGE_KEYS = ("low", "high", "log", "step", "points", "choices", "when")
 MAX_POINTS = 1000
 MAX_BATCH = 1024
@@ -80,6 +87,7 @@ class SearchReader(GridReader):
     def search(self) -> Search:
         grid = self.grid()
         self.refuse_sweeps(grid)
+        self.refuse_executor(grid.executor)
         before = len(self.problems)
         datasets = describe_datasets(grid, self.problems)
         if len(self.problems) > before:
@@ -115,6 +123,11 @@ class SearchReader(GridReader):
         for name in dict.fromkeys(name for values in sweeps for name, tried in values.items() if len(tried) > 1):
             text = f"a search trains with one '{name}'; to tune it, write '{TRAIN}{name}' under space"
             self.problems.add(self.root.key("train"), text)
+
+    def refuse_executor(self, executor: Executor) -> None:
+        for key, text in OF_GRIDS_ALONE.items():
+            if getattr(executor, key) != Executor.model_fields[key].default:
+                self.problems.add(self.root.key("executor").key(key), text)
 
     def refuse_methods(self, methods: Sequence[MethodChoice], datasets: Sequence[DatasetChoice], grid: Grid) -> None:
         for method, asked in zip(methods, grid.asked_methods, strict=True):
