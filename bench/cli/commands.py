@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.tell import tell
-from bench.tracking import Reader, check_store, resolve_uri, sqlite_path
+from bench.tracking import Glance, Reader, check_store, resolve_uri, sqlite_path
 from bench.tracking.timings import timings
 from datasets.errors import UserError, did_you_mean, without_secrets
 
@@ -262,19 +262,28 @@ def _finished_cells(plan: "Plan", costs: "CostModel") -> frozenset[str]:
 
     What the finished trainings took is told to `costs`.
     """
-    uri, experiment = plan.grid.tracking.uri, plan.grid.name
-    file = sqlite_path(uri)
-    if (file is not None and not file.exists()) or experiment not in Reader.experiments(uri):
+    store = _store_of(plan.grid)
+    if store is None:
         return frozenset()
-    store = Reader(uri, experiment, create=False)
     costs.recall(timings(store), plan.trainings)
-    finished = store.finished_cells()
-    if plan.grid.save:
-        known = store.known()
-        complete = {id_ for id_, training in known.items() if training.saved.issuperset(plan.trainings[0].save.words)}
-        lacking = (training.cells.values() for training in plan.trainings if training.id not in complete)
-        finished -= {cell for cells in lacking for cell in cells}
-    return finished
+    known = store.known()
+    return frozenset(
+        cell
+        for training in plan.trainings
+        if (seen := known.get(training.id)) is not None and seen.saved.issuperset(training.save.words)
+        for condition, cell in training.cells.items()
+        if condition in seen.conditions
+    )
+
+
+def _store_of(grid: "Grid") -> Glance | Reader | None:
+    """The experiment of a grid where there is one; what lies in a file is read without MLflow."""
+    file = sqlite_path(grid.tracking.uri)
+    if file is not None:
+        return Glance(file, grid.name) if file.exists() else None
+    if grid.name not in Reader.experiments(grid.tracking.uri):
+        return None
+    return Reader(grid.tracking.uri, grid.name, create=False)
 
 
 # ---- bench compare ----------------------------------------------------------------------------------------

@@ -23,7 +23,17 @@ from bench.scheduling.cost_model import CostModel
 from bench.scheduling.schedule import Schedule
 from bench.scheduling.slots import slots_of
 from bench.spool import Outcome, Spool
-from bench.tracking import Glance, Known, Store, TrackingError, check_store, record_of, sqlite_path, state_folder
+from bench.tracking import (
+    Glance,
+    Known,
+    Reader,
+    Store,
+    TrackingError,
+    check_store,
+    record_of,
+    sqlite_path,
+    state_folder,
+)
 from bench.tracking.timings import timings
 from datasets.errors import without_secrets
 
@@ -120,6 +130,8 @@ class Runner:
             self.writer.start()
         self.costs = CostModel()
         self.schedule = Schedule([], self.costs)
+        self._store: Glance | Reader | None = None
+        """What the store had when the run began; None where it is only being made."""
         self._pending: list[Training] = []
         self._elsewhere: list[Training] = []
         """Trainings that another scheduler works on."""
@@ -207,12 +219,13 @@ class Runner:
         if self._store_is_new():
             return {}, False
         if self._store_file is not None:
-            glance = Glance(self._store_file, self.plan.grid.name)
+            self._store = glance = Glance(self._store_file, self.plan.grid.name)
             return glance.known(), glance.grid_is_finished(plan_digest(self.plan))
         self.writer.ready.wait()
         if self.writer.store is None or self.writer.problem is not None:
             raise self.writer.problem or TrackingError("the tracking store cannot be opened.")
-        return self.writer.store.known(), True
+        self._store = self.writer.store
+        return self._store.known(), True
 
     def _store_is_new(self) -> bool:
         """True while nobody has made the store: it knows of nothing, and need not be waited for."""
@@ -280,13 +293,9 @@ class Runner:
 
     def _recall(self) -> None:
         """Learn from earlier runs what trainings take; a store that is only being made has nothing to tell."""
-        if self._store_is_new():
-            return
-        self.writer.ready.wait()
-        if self.writer.store is None:
-            return
-        with contextlib.suppress(TrackingError):  # nothing depends on it but the order
-            self.costs.recall(timings(self.writer.store), self.plan.trainings)
+        if self._store is not None:
+            with contextlib.suppress(TrackingError):  # nothing depends on it but the order
+                self.costs.recall(timings(self._store), self.plan.trainings)
 
     def _in_own_order(self) -> list[Training]:
         """What is pending; machines that share but a server begin at different places, and meet when all is done."""

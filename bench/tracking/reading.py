@@ -90,11 +90,6 @@ class Reader(Experiment):
             rows = self._rows("training", training_id, values=False)
             return known_of(rows, lambda identity: self._cells(identity, finished=True))
 
-    def finished_cells(self) -> frozenset[str]:
-        """Ids of all finished cells."""
-        with plain_errors(self.uri):
-            return frozenset(row.tags["cell_id"] for row in self._rows("cell", values=False) if row.finished)
-
     def _cells(self, training_id: str, *, finished: bool = False) -> dict[str, str]:
         """Condition -> run id of a training's cell runs; only of the finished ones where asked."""
         rows = self._rows("cell", training_id, values=False)

@@ -18,6 +18,7 @@ from bench.tracking import (
     sqlite_path,
     state_folder,
 )
+from bench.tracking.timings import timings
 from datasets.errors import UserError
 
 SUBSETS = ("upper", "lower", "upper+lower")
@@ -96,7 +97,7 @@ def test_a_finished_training_is_a_run_with_curves_and_a_cell_run_for_each_subset
         assert cell.data.metrics["last/acc"] == 0.5
         assert math.isnan(cell.data.metrics["last/f1_macro"])
         assert cell.data.metrics["best/acc"] == 0.6
-    assert store.finished_cells() == {f"{'a' * 8}-{subset}" for subset in SUBSETS}
+    assert set(store.known()["a" * 16].conditions) == set(SUBSETS)
 
 
 def test_writing_an_outcome_again_changes_nothing(store: Store, grid_run: str) -> None:
@@ -338,6 +339,23 @@ def test_a_glance_knows_what_mlflow_knows(store: Store, grid_run: str) -> None:
     assert {name[0]: (k.status, len(k.conditions)) for name, k in known.items()} == {
         "1": ("FINISHED", 3), "2": ("FINISHED", 3), "3": ("FINISHED", 2), "4": ("FAILED", 0), "5": ("RUNNING", 0),
     }  # fmt: skip
+
+
+def test_a_glance_knows_what_trainings_took(store: Store, grid_run: str) -> None:
+    settings = {"train.epochs": "4", "train.batch_size": "64"}
+    for name, cost in (
+        ("1" * 16, {"wall_s": 1.5}),
+        ("2" * 16, {"wall_s": 8.0, "stack": 2.0, "gpu": 1.0}),
+        ("3" * 16, {}),
+    ):
+        outcome = finished(name) | {"cost": cost}
+        outcome["record"]["params"] = {**outcome["record"]["params"], **settings}
+        store.write(outcome, grid_run)
+    store.write(finished("4" * 16) | {"status": "failed", "reason": "no luck"}, grid_run)
+    seen = timings(glance(store))
+    assert sorted(seen) == sorted(timings(store))
+    assert [m.training_id[0] for m in sorted(seen)] == ["1", "2"]
+    assert {(m.seconds, m.stack, m.device) for m in seen} == {(1.5, 1, "cpu"), (8.0, 2, "cuda")}
 
 
 def test_a_glance_tells_whether_this_grid_ended_well(store: Store, grid_run: str) -> None:
