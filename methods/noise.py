@@ -25,9 +25,9 @@ def _mix(x: Tensor) -> Tensor:
     32 bits, because vector units multiply them at once where they do not 64. Right shifts must not drag the sign along,
     hence the masks.
     """
-    x = (x ^ ((x >> 16) & 0xFFFF)).mul_(_signed(0x7FEB352D))
-    x = x.bitwise_xor_((x >> 15) & 0x1FFFF).mul_(_signed(0x846CA68B))
-    return x.bitwise_xor_((x >> 16) & 0xFFFF)
+    x = (x >> 16).bitwise_and_(0xFFFF).bitwise_xor_(x).mul_(_signed(0x7FEB352D))
+    x = x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF)).mul_(_signed(0x846CA68B))
+    return x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF))
 
 
 def _word(key: Tensor) -> Tensor:
@@ -89,9 +89,10 @@ def dropout(x: Tensor, p: float, key: Tensor, site: int) -> Tensor:
 
     A word of 32 bits decides over two elements, so `p` counts in steps of 2^-16.
     """
-    if p == 0.0:
-        return x
     count, steps = math.prod(x.shape[1:]), round(p * 2**16)
+    if steps == 0:
+        return x
     halves = _words(key, site, (count + 1) // 2).view(torch.int16)[..., :count]
-    kept = (halves >= steps - 2**15).to(x.dtype)
-    return x * kept.mul_(2**16 / (2**16 - steps)).reshape(x.shape)
+    first_kept = steps - 2**15
+    kept = halves.clamp(first_kept - 1, first_kept).sub_(first_kept - 1)  # 0 or 1; quicker than to compare, on CPUs
+    return x * kept.to(x.dtype).mul_(2**16 / (2**16 - steps)).reshape(x.shape)
