@@ -12,9 +12,9 @@ from datasets.catalog import DATASETS
 
 
 def main(grid: str, part: int, n_parts: int) -> None:
-    """Train every `n_parts`-th training, then print when that began and ended, in seconds since 1970."""
+    """Train every `n_parts`-th training of each kind, then print when that began and ended, in seconds since 1970."""
     torch.set_num_threads(1)
-    trainings = make_plan(load_grid(grid)).trainings
+    trainings = sorted(make_plan(load_grid(grid)).trainings, key=lambda t: (t.method.label, t.dataset.label))
     choices = {training.dataset.label: training.dataset for training in trainings}
     data = {label: DATASETS.get(choice.name)(choice.config).load() for label, choice in choices.items()}
     started = time.time()

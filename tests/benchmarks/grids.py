@@ -26,8 +26,8 @@ name: short
 methods: [robult, gmc, unimodal, constant]
 datasets: [digits, synthetic]
 label_ratios: [0.05, 0.5]
-seeds: 2
-train: {epochs: 20}
+seeds: 4
+train: {epochs: 10}
 """
 
 LARGE = """
