@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.tracking.blank import copy_blank, keep_blank
 from bench.tracking.faults import problem_of
 from bench.tracking.places import TrackingError, check_store, deleted, safe_name, sqlite_path
 from datasets.errors import UserError
@@ -51,14 +52,17 @@ def connect(uri: str) -> "MlflowClient":
 
 
 def _create_sqlite(file: Path) -> None:
-    """Make a new SQLite store beside its place and put it there whole.
+    """Make a new SQLite store beside its place, with tables and default experiment, and put it there whole.
 
     Several processes that open a new store at once break it, and one that is killed leaves half the tables.
     """
     draft = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:
+        copied = copy_blank(draft)
         with plain_errors(f"sqlite:///{draft}"):
             connect(f"sqlite:///{draft}").search_experiments(max_results=1)
+        if not copied:
+            keep_blank(draft)
         with contextlib.suppress(FileExistsError):  # another process was first: its store serves as well
             file.hardlink_to(draft)
     finally:

@@ -1,5 +1,6 @@
 """MLflow as the suite writes it: three levels of runs, writes that may be repeated, errors in plain words."""
 
+import contextlib
 import json
 import math
 import sqlite3
@@ -310,6 +311,30 @@ def test_an_older_schema_is_refused_with_the_command_that_mends_it(tmp_path: Pat
         database.execute("INSERT INTO alembic_version VALUES ('451aebb31d03')")  # MLflow 1.0
     with pytest.raises(TrackingError, match="made by an older MLflow: back it up, then run: mlflow db upgrade sqlite"):
         check_store(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def schema(file: Path) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        tables = database.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
+        return [*tables, *database.execute("SELECT * FROM alembic_version")]
+
+
+def test_a_new_store_is_copied_from_a_blank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = [Store(f"sqlite:///{tmp_path}/{name}.db", "x") for name in ("first", "second")]
+    (blank,) = (tmp_path / "cache" / "robult-bench").iterdir()
+    assert schema(tmp_path / "first.db") == schema(tmp_path / "second.db") == schema(blank)
+    for store in made:
+        assert {e.name for e in store._client.search_experiments()} == {"x", "Default"}
+    blank.write_bytes(blank.read_bytes()[:5000])
+    Store(f"sqlite:///{tmp_path}/third.db", "x")
+    assert schema(tmp_path / "third.db") == schema(tmp_path / "first.db") == schema(blank)
+
+
+def test_a_store_is_made_where_no_blank_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert Store(f"sqlite:///{tmp_path}/mlflow.db", "x").results().empty
 
 
 def glance(store: Store) -> Glance:
