@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from bench.provenance import SESSIONS
 from bench.tracking.client import connect, plain_errors
 from bench.tracking.places import TrackingError, check_store, sqlite_path
-from bench.tracking.reading import Reader
-from datasets.corruption import Corruption, condition
+from bench.tracking.reading import Reader, condition_of
+from bench.tracking.soundness import tag_problem
 from datasets.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ def origin_of(uri: str, run_id: str) -> Origin:
             what = "a grid run" if stage == "grid" else "no run of this suite"
             raise UserError(f"run {run_id} is {what}: name the run of a training or of a cell.")
         training = run if stage == "training" else _parent(client, uri, run)
+        for role, one in (("training", training), (stage, run)):
+            if problem := tag_problem(role, one.data.tags):
+                raise TrackingError(f"{role} run {one.info.run_id} cannot be reproduced: {problem}.")
         grid = _parent(client, uri, training)
         name = client.get_experiment(run.info.experiment_id).name
         reader = _Results(uri, name, create=False)
@@ -89,9 +92,8 @@ class _Results(Reader):
         found = {}
         query = f"tags.stage = 'cell' AND tags.training_id = '{training_id}' AND attributes.status = 'FINISHED'"
         for run in self._search(query):
-            tags = run.data.tags
-            name = condition(tags["modalities"], Corruption.parse(tags.get("corruption", "")))
-            found[name] = (str(run.info.run_id), dict(run.data.metrics))
+            if self.left_out.is_sound("cell", run.info.run_id, run.data.tags):
+                found[condition_of(run.data.tags)] = (str(run.info.run_id), dict(run.data.metrics))
         return found
 
 

@@ -150,6 +150,21 @@ def test_what_cannot_be_reproduced_is_one_sentence(folder: Path, run: str, told:
         reproduce("sqlite:///none.db", words)
 
 
+@pytest.mark.parametrize("stage", ["training", "cell"])
+def test_an_edited_tag_is_one_sentence(folder: Path, stage: str) -> None:
+    run = run_of(folder, stage=stage, dataset="digits", method_id="constant")
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        key = (run, "seed")
+        (seed,) = database.execute("SELECT value FROM tags WHERE run_uuid = ? AND key = ?", key).fetchone()
+        database.execute("UPDATE tags SET value = 'many' WHERE run_uuid = ? AND key = ?", key)
+    try:
+        with pytest.raises(UserError, match=f"{stage} run {run} cannot be reproduced: the tag 'seed' is 'many'"):
+            reproduce(URI, run)
+    finally:
+        with sqlite3.connect(folder / "mlflow.db") as database:
+            database.execute("UPDATE tags SET value = ? WHERE run_uuid = ? AND key = ?", (seed, *key))
+
+
 def test_a_device_that_is_not_there_is_one_sentence(folder: Path) -> None:
     run = run_of(folder, stage="cell", method_id="constant")
     with pytest.raises(UserError, match="--device cuda:77 cannot be used here"):
