@@ -11,16 +11,17 @@ from tests.bench.run_tools import environment
 from tests.benchmarks.measure import Row, at_most
 
 REPORT = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
 from analysis.report import write_report
 from tests.analysis.frames import realistic
+from tests.benchmarks.peak import peak_mib
 sets = {f"set{i}": (("a", "b", "c"), {"acc": True, "f1_macro": True, "ua": True}) for i in range(10)}
 methods = ("robult", "gmc", "raml", "actionmae", "unimodal", "tate", "mmin", "constant")
 frame = realistic(methods, sets=sets, ratios=(0.05, 0.5, 1.0), seeds=10)
 started = time.perf_counter()
 write_report(frame, Path(sys.argv[1]), title="large", checkpoint="last", context={"grid": "large.yaml"})
-print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, len(frame))
+print(time.perf_counter() - started, peak_mib(), len(frame))
 """
 
 TSNE = """
@@ -46,21 +47,23 @@ print(time.perf_counter() - started)
 """
 
 PREPARE = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
 from datasets.catalog import DATASETS
 from datasets.store import store_directory
+from tests.benchmarks.peak import peak_mib
 started = time.perf_counter()
 DATASETS.get("cmu_mosei").prepare(Path(sys.argv[1]), store_directory("cmu_mosei"))
-print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(time.perf_counter() - started, peak_mib())
 """
 
 LOAD = """
-import pickle, resource, sys, time
+import pickle, sys, time
+from tests.benchmarks.peak import peak_mib
 started = time.perf_counter()
 with open(sys.argv[1], "rb") as file:
     data = pickle.load(file)
-print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(time.perf_counter() - started, peak_mib())
 """
 
 OPEN = """
