@@ -35,8 +35,8 @@ DECLARED = "declared"
 OTHERS = "others"
 """The key for all parameters with a declared range that are not named."""
 OF_GRIDS_ALONE = {
-    "kind": "the trials of a search train on this machine: remove it; several machines may share a study by its URL",
-    "address": "the trials of a search train on this machine: remove it; several machines may share a study by its URL",
+    "kind": "the trials of a search train on this machine: remove it",
+    "address": "the trials of a search train on this machine: remove it",
     "stack": "how many replicas train as one is a search's own 'stack', beside 'batch': write it there",
     "timeout_s": "a trial has no time limit of its own: 'budget: {minutes: ...}' ends the search",
 }
