@@ -125,6 +125,7 @@ class SearchReader(GridReader):
             self.problems.add(self.root.key("train"), text)
 
     def refuse_executor(self, executor: Executor) -> None:
+        """Tell of what a grid's executor has and a search would leave unread."""
         for key, text in OF_GRIDS_ALONE.items():
             if getattr(executor, key) != Executor.model_fields[key].default:
                 self.problems.add(self.root.key("executor").key(key), text)

@@ -57,7 +57,7 @@ def origin_of(uri: str, run_id: str) -> Origin:
             what = "a grid run" if stage == "grid" else "no run of this suite"
             raise UserError(f"run {run_id} is {what}: name the run of a training or of a cell.")
         training = run if stage == "training" else _parent(client, uri, run)
-        for role, one in (("training", training), (stage, run)):
+        for role, one in {"training": training, stage: run}.items():
             if problem := tag_problem(role, one.data.tags):
                 raise TrackingError(f"{role} run {one.info.run_id} cannot be reproduced: {problem}.")
         grid = _parent(client, uri, training)

@@ -33,6 +33,7 @@ def test_arrays_are_kept_beside_equal_results_and_a_later_wish_is_met(tmp_path: 
     before = cell_metrics(tmp_path)
     assert kept(tmp_path) == {}
     (tmp_path / "kept.yaml").write_text(GRID + SAVE)
+    assert "2 trainings, 10 cells; none done yet" in bench("plan", "kept.yaml", cwd=tmp_path).stdout  # not with arrays
     again = bench("run", "kept.yaml", cwd=tmp_path)
     assert again.returncode == 0
     assert "2 finished trainings are repeated for the arrays" in again.stderr

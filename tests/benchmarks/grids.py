@@ -59,6 +59,8 @@ label_ratios: [1.0]
 seeds: 160
 """
 
+LONGEST_S = 1800
+"""Seconds after which a run counts as hung."""
 PAIRS = 2
 """Paired runs of whole commands."""
 
@@ -189,6 +191,7 @@ def timed_run(grid: str, **executor: int) -> Run:
         running = start("run", grid, cwd=folder)
         own = 0.0
         while running.poll() is None:
+            assert time.time() - started < LONGEST_S, f"{grid} did not end within {LONGEST_S} s"
             with contextlib.suppress(psutil.Error):
                 own = max(own, sum(psutil.Process(running.pid).cpu_times()[:2]))
             time.sleep(0.1)
