@@ -191,14 +191,14 @@ def test_a_cell_that_is_there_twice_is_shown_once(folder: Path) -> None:
     for table, columns in (("tags", "key, value"), ("latest_metrics", "key, value, timestamp, step, is_nan")):
         edit(
             folder,
-            f"INSERT INTO {table} (run_uuid, {columns}) SELECT 'f' || substr(run_uuid, 2), {columns} FROM {table} "
+            f"INSERT INTO {table} (run_uuid, {columns}) SELECT 'copy-' || substr(run_uuid, 6), {columns} FROM {table} "
             f"WHERE run_uuid IN ({CELL})",
         )
     columns = "experiment_id, status, lifecycle_stage, start_time, source_type"
     edit(
         folder,
-        f"INSERT INTO runs (run_uuid, {columns}) SELECT 'f' || substr(run_uuid, 2), {columns} FROM runs "
-        f"WHERE run_uuid IN ({CELL} AND run_uuid NOT LIKE 'f%')",
+        f"INSERT INTO runs (run_uuid, {columns}) SELECT 'copy-' || substr(run_uuid, 6), {columns} FROM runs "
+        f"WHERE run_uuid IN ({CELL} AND run_uuid NOT LIKE 'copy-%')",
     )
     frame, notes = read(folder)
     assert notes == ["2 cells are in the store more than once: robult on digits. The latest are shown."]
