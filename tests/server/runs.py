@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from tests.bench.run_tools import CELLS, ODD, environment
-from tests.server.services import LOGIN, Server, wait_until
+from tests.server.process import wait_until
+from tests.server.services import LOGIN, Server
 
 
 def grid(name: str, *, seeds: int, pause_s: float = 0.02, uri: str | None = None) -> str:

@@ -4,13 +4,10 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.bench.run_tools import environment
+from tests.server.process import TrackingServer, free_port, wait_until
 
 ADMIN, PASSWORD = "admin", "a long enough password"
 DATABASE_PASSWORD = "another password"
@@ -33,12 +31,6 @@ def postgres_tools() -> Path:
         if all((place / tool).exists() for tool in ("initdb", "postgres", "pg_dump", "pg_restore", "psql")):
             return place
     pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def as_postgres() -> dict[str, Any]:
@@ -90,22 +82,8 @@ class Postgres:
         return self.psql("select 1", database="postgres").returncode == 0
 
     def psql(self, sql: str, *, database: str = "mlflow") -> "subprocess.CompletedProcess[str]":
-        words = [
-            "-X",
-            "-q",
-            "-t",
-            "-A",
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-            "-U",
-            "lab",
-            "-d",
-            database,
-            "-c",
-            sql,
-        ]
+        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "lab", "-d", database]
+        words = ["-X", "-q", "-t", "-A", *where, "-c", sql]
         return subprocess.run([self.tools / "psql", *words], capture_output=True, text=True, env=self.environment())
 
     def environment(self) -> dict[str, str]:
@@ -131,7 +109,7 @@ class Postgres:
         shutil.rmtree(self.folder)
 
 
-class Server:
+class Server(TrackingServer):
     """`docker/serve`, as the image runs it: an MLflow server with a login, on a database and a folder of artifacts."""
 
     def __init__(
@@ -141,16 +119,14 @@ class Server:
         artifacts: str | None = None,
         more: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.postgres, self.folder = postgres, folder
+        super().__init__(folder)
+        self.postgres, self.more = postgres, more
         self.artifacts = artifacts or str(folder / "artifacts")
-        self.log = folder / "server.log"
-        self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-        self.more = more
 
-    def environment(self) -> dict[str, str]:
+    def command(self) -> Sequence[str | Path]:
+        return [ROOT / "docker" / "serve"]
+
+    def environment(self) -> Mapping[str, str]:
         path = os.pathsep.join([str(Path(sys.executable).parent), str(ROOT / "docker"), os.environ["PATH"]])
         return {
             **self.postgres.environment(),
@@ -165,56 +141,6 @@ class Server:
             "TMPDIR": str(self.folder),
             **self.more,
         }
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [ROOT / "docker" / "serve"],
-                cwd=self.folder,
-                env=self.environment(),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        wait_until(self.answers, 300, "the MLflow server does not start", self.log, self.process)
-
-    def answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as reply:
-                return bool(reply.status == 200)
-        except OSError:
-            return False
-
-    def signal(self, what: int) -> None:
-        """Send a signal to the server and all its processes."""
-        assert self.process is not None
-        os.killpg(self.process.pid, what)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self.signal(signal.SIGKILL)
-            self.process.wait(30)
-            self.process = None
-
-
-def wait_until(
-    true: Callable[[], bool],
-    timeout_s: float,
-    otherwise: str,
-    log: Path | None = None,
-    process: "subprocess.Popen[bytes] | None" = None,
-) -> None:
-    """Wait for something to become true.
-
-    Raises:
-        RuntimeError: it did not, or the process that should make it so has ended; with the end of its log.
-    """
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        if time.monotonic() > deadline or (process is not None and process.poll() is not None):
-            raise RuntimeError(otherwise + (f":\n{log.read_text()[-3000:]}" if log else ""))
-        time.sleep(0.1)
 
 
 @contextlib.contextmanager
@@ -232,6 +158,7 @@ def running(folder: Path, artifacts: str | None = None, more: Mapping[str, str] 
         postgres.start()
         assert postgres.psql("create database mlflow", database="postgres").returncode == 0
         server.start()
+        server.wait()
         yield server
     finally:
         server.kill()

@@ -13,8 +13,9 @@ import pytest
 
 from bench.tracking import Store, StoreUnreachable, TrackingError
 from tests.bench.run_tools import write_grid
+from tests.server.process import free_port
 from tests.server.runs import bench, grid
-from tests.server.services import ADMIN, PASSWORD, Server, free_port
+from tests.server.services import ADMIN, PASSWORD, Server
 
 Answer = Callable[[int, str], str]
 
