@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.base import SPLITS
-from datasets.store import CARD, PAGE, Card, read_card
+from datasets.store import Card, read_card
+from datasets.store_folder import CARD, PAGE
 
 MAX_BARS = 60
 SPLIT_NAMES = {"train": "training", "valid": "validation", "test": "test"}

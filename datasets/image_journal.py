@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.store import ARRAYS
+from datasets.store_folder import ARRAYS
 
 JOURNAL = "images.jsonl"
 

@@ -22,7 +22,8 @@ from datasets.overlap import Overlap
 from datasets.pairs import Pairs, RawPairs, decode, read_pairs, read_pairs_card, summary, verify_pairs, write_pairs
 from datasets.progress import report
 from datasets.raw_files import refuse_archive, require
-from datasets.store import CARD, read_spec, read_store, store_directory, verify_store
+from datasets.store import read_spec, read_store, store_directory, verify_store
+from datasets.store_folder import CARD
 from datasets.tasks import task_from_json
 
 VILT = "dandelin/vilt-b32-mlm"

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -31,7 +29,17 @@ from datasets.image_journal import ImageJournal, Picture
 from datasets.overlap import REMEDY, Overlap, first_overlap, kept_rows
 from datasets.progress import report
 from datasets.raw_files import read_bytes, read_json
-from datasets.store import ARRAYS, CARD, _flush, _refuse_foreign_folder, _sweep_stale, _take_place
+from datasets.store_folder import (
+    ARRAYS,
+    CARD,
+    TYPE_NAMES,
+    damaged,
+    map_arrays,
+    new_folder,
+    not_prepared,
+    refuse_foreign_folder,
+    sweep_stale,
+)
 from datasets.tasks import MultiLabel, Task, task_from_json
 from datasets.work_folder import work_folder
 
@@ -221,8 +229,8 @@ def write_pairs(directory: Path, name: str, raw: RawPairs, overlap: Overlap = "r
     """
     try:
         directory = directory.resolve()
-        _refuse_foreign_folder(directory)
-        _sweep_stale(directory)
+        refuse_foreign_folder(directory)
+        sweep_stale(directory)
         with work_folder(directory, {"pairs": name, "recipe": RECIPE}, "prepares this data set") as folder:
             with ImageJournal(folder, 8 + HEADER_BYTES) as images:
                 kept = _stream(images, raw)
@@ -252,16 +260,9 @@ def _finish_store(path: Path, directory: Path, name: str, raw: RawPairs, kept: "
         skipped=[list(item) for item in raw.skipped],
         provenance=raw.provenance,
     )
-    staging = Path(mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
-    try:
-        path.replace(staging / ARRAYS)
-        (staging / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        staging.chmod(0o755)
-        for made in (staging / ARRAYS, staging / CARD, staging):
-            _flush(made)
-        _take_place(staging, directory)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with new_folder(directory) as folder:
+        path.replace(folder / ARRAYS)
+        (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 @dataclass
@@ -458,16 +459,13 @@ def _finish(file: BinaryIO, task: Task, arrays: Mapping[str, NDArray[Any]], kept
         file.write(content)
         digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode() + content)
         offsets = [end, end + len(content)]
-        header[name] = {"dtype": _DTYPES[array.dtype.str], "shape": array.shape, "data_offsets": offsets}
+        header[name] = {"dtype": TYPE_NAMES[array.dtype.str], "shape": array.shape, "data_offsets": offsets}
         end += len(content)
     fingerprint = digest.hexdigest()[:32]
     header["__metadata__"] = {"fingerprint": fingerprint}
     file.seek(0)
     file.write(HEADER_BYTES.to_bytes(8, "little") + json.dumps(header).encode().ljust(HEADER_BYTES))
     return fingerprint
-
-
-_DTYPES = {"<i8": "I64", "<i4": "I32", "<f4": "F32", "|u1": "U8"}
 
 
 def _offsets(items: Sequence[bytes]) -> NDArray[np.int64]:
@@ -490,15 +488,13 @@ def read_pairs_card(directory: Path) -> PairsCard:
     """
     path = directory / CARD
     if not path.exists():
-        raise DataError(
-            f"data set '{directory.name}' is not prepared: there is no store in {directory}. {_remedy(directory)}"
-        )
+        raise not_prepared(directory)
     try:
         return PairsCard.model_validate(read_json(path, MAX_CARD_BYTES))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
-        raise _damaged(path, f"is not the card of a pairs store ({where}: {first['msg']})") from error
+        raise damaged(path, f"is not the card of a pairs store ({where}: {first['msg']})") from error
 
 
 def read_pairs(directory: Path) -> Pairs:
@@ -509,33 +505,15 @@ def read_pairs(directory: Path) -> Pairs:
     """
     card = read_pairs_card(directory)
     path = directory / ARRAYS
-    arrays = _map(path, card)
+    arrays = map_arrays(path, card.data_bytes, card.fingerprint)
     try:
         task = task_from_json(card.task)
     except (ValueError, TypeError) as error:
-        raise _damaged(directory / CARD, "has a task this suite does not know") from error
+        raise damaged(directory / CARD, "has a task this suite does not know") from error
     if problem := _shape_problem(arrays, card, task):
-        raise _damaged(path, problem)
+        raise damaged(path, problem)
     ids = _strings(arrays["ids"], arrays["id_offsets"])
     return Pairs(card, task, ids, arrays["splits"], arrays["target"], arrays["sides"], arrays)
-
-
-def _map(path: Path, card: PairsCard) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        if (size := path.stat().st_size) != card.data_bytes:
-            raise _damaged(path, f"has {size} bytes, its card says {card.data_bytes}")
-        with safe_open(path, framework="pt") as file:  # "pt" maps the file, "np" would copy it
-            if (file.metadata() or {}).get("fingerprint") != card.fingerprint:
-                raise _damaged(path, "has another fingerprint than its card: the two files are not from one store")
-            return {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except FileNotFoundError:
-        raise _damaged(path, "is missing") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (SafetensorError, TypeError) as error:
-        raise _damaged(path, "is not a safetensors file of a store") from error
 
 
 def _shape_problem(arrays: Mapping[str, NDArray[Any]], card: PairsCard, task: Task) -> str | None:
@@ -606,14 +584,6 @@ def verify_pairs(directory: Path) -> list[str]:
     if total.hexdigest()[:32] != pairs.card.fingerprint:
         problems.append(f"the content of {directory / ARRAYS} has changed: it does not have the card's fingerprint.")
     return problems
-
-
-def _damaged(path: Path, what: str) -> DataError:
-    return DataError(f"{path} {what}. {_remedy(path.parent)}")
-
-
-def _remedy(directory: Path) -> str:
-    return f"Prepare it with: bench data prepare {directory.name} --from PATH"
 
 
 # ---- helpers of readers -----------------------------------------------------------------------------------------

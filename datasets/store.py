@@ -5,19 +5,14 @@ The card says what the arrays are; the fingerprint, a hash of their content, bin
 the card for people, made from it (`datasets.card_page`) and never read.
 """
 
-import errno
 import hashlib
 import json
 import os
-import shutil
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Annotated, Any
 
 import numpy as np
@@ -28,10 +23,20 @@ from datasets.base import SPLITS, Data, DataSpec, Part, Split
 from datasets.errors import DataError
 from datasets.progress import report
 from datasets.statistics import Tally, chunks, describe_target
+from datasets.store_folder import (
+    ARRAYS,
+    CARD,
+    TYPE_NAMES,
+    damaged,
+    map_arrays,
+    new_folder,
+    not_prepared,
+    refuse_foreign_folder,
+    sweep_stale,
+)
 from datasets.tasks import TASKS, MultiClass, MultiLabel, Regression, Task
 
 FORMAT_VERSION = 2
-ARRAYS, CARD, PAGE = "data.safetensors", "card.json", "card.html"
 EXTRA = "extra/"
 MAX_CARD_BYTES = 1 << 20
 READ_BYTES = 1 << 20
@@ -39,8 +44,6 @@ MAX_WAITING = 32
 """Chunks that wait to be hashed: a bound on memory."""
 SYNC_BYTES = 128 << 20
 """As often as this the disk is told to begin, so that it works while the rest is computed."""
-STALE_S = 24 * 3600
-"""Age at which what a killed `prepare` left beside a store is swept away."""
 
 
 class Card(BaseModel):
@@ -281,17 +284,12 @@ def write_store(
     _refuse(spec.name, problems)
     try:
         directory = directory.resolve()  # a link stays, what it points to is replaced
-        _refuse_foreign_folder(directory)
+        refuse_foreign_folder(directory)
         if spec.fingerprint and _holds(directory, spec):
             return spec
-        _sweep_stale(directory)
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
-        try:
-            spec = _write_files(staging, spec, parts, notes)
-            _take_place(staging, directory)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        sweep_stale(directory)
+        with new_folder(directory) as folder:
+            spec = _write_files(folder, spec, parts, notes)
     except OSError as error:
         raise DataError(f"store {directory} cannot be written: {error.strerror or error}.") from error
     return spec
@@ -303,9 +301,9 @@ def _refuse(name: str, problems: Sequence[str]) -> None:
         raise DataError(f"data set '{name}' is not written: {problems[0]}{more}")
 
 
-def _write_files(staging: Path, spec: DataSpec, parts: Mapping[Split, Part], notes: Notes) -> DataSpec:
+def _write_files(folder: Path, spec: DataSpec, parts: Mapping[Split, Part], notes: Notes) -> DataSpec:
     arrays = {**dict(named_arrays(parts)), **dict(named_extras(notes.extras))}
-    found, tallies = _write_arrays(staging / ARRAYS, spec.task, arrays)
+    found, tallies = _write_arrays(folder / ARRAYS, spec.task, arrays)
     _refuse(spec.name, [_broken_told(name, tally.broken) for name, tally in tallies.items() if tally.broken])
     if spec.fingerprint not in ("", found):
         raise DataError(f"data set '{spec.name}' is not written: its arrays do not have the fingerprint of its spec.")
@@ -316,7 +314,7 @@ def _write_files(staging: Path, spec: DataSpec, parts: Mapping[Split, Part], not
         task=spec.task.to_json(),
         sizes=dict(spec.sizes),
         fingerprint=spec.fingerprint,
-        data_bytes=(staging / ARRAYS).stat().st_size,
+        data_bytes=(folder / ARRAYS).stat().st_size,
         provenance=dict(notes.provenance() if callable(notes.provenance) else notes.provenance),
         warnings=list(notes.warnings),
         facts=dict(notes.facts or {}),
@@ -327,15 +325,8 @@ def _write_files(staging: Path, spec: DataSpec, parts: Mapping[Split, Part], not
         },
         labels={split: describe_target(spec.task, parts[split].target) for split in SPLITS},
     )
-    (staging / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    staging.chmod(0o755)  # a store is for everyone who may enter its parent; the defaults here are private
-    (staging / ARRAYS).chmod(0o644)
-    for path in (staging / ARRAYS, staging / CARD, staging):
-        _flush(path)
+    (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return spec
-
-
-TYPE_NAMES = {"<f4": "F32", "<f8": "F64", "<i8": "I64", "<i4": "I32", "|i1": "I8", "|u1": "U8", "|b1": "BOOL"}
 
 
 def _write_arrays(path: Path, task: Task, arrays: Mapping[str, NDArray[Any]]) -> tuple[str, dict[str, Tally]]:
@@ -410,58 +401,12 @@ class _Syncing:
         self._beside.shutdown()
 
 
-def _take_place(staging: Path, directory: Path) -> None:
-    """Move the finished folder to its place; a store that is there steps aside first and is then removed."""
-    while True:  # another writer may fill the place again in between
-        try:
-            staging.rename(directory)
-            break
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        aside = Path(mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
-        with suppress(FileNotFoundError):
-            directory.rename(aside)
-        shutil.rmtree(aside)
-    _flush(directory.parent)
-
-
-def _flush(path: Path) -> None:
-    """Force a file, or a folder's list of files, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _refuse_foreign_folder(directory: Path) -> None:
-    try:
-        foreign = sorted({entry.name for entry in directory.iterdir()} - {ARRAYS, CARD, PAGE})
-    except NotADirectoryError:
-        foreign = [directory.name]
-    except FileNotFoundError:
-        foreign = []
-    if foreign:
-        raise DataError(
-            f"{directory} is not a store and is not overwritten: it holds '{foreign[0]}'. Name another folder."
-        )
-
-
 def _holds(directory: Path, spec: DataSpec) -> bool:
     """Whether a sound store of this content is there already."""
     try:
         return read_spec(directory) == spec and not verify_store(directory)
     except DataError:
         return False
-
-
-def _sweep_stale(directory: Path) -> None:
-    """Remove what killed writers of this store left behind long enough ago that none can still be at work."""
-    for left in directory.parent.glob(f".{directory.name}.*.tmp"):
-        with suppress(FileNotFoundError):  # its writer has just moved it
-            if time.time() - left.stat().st_mtime > STALE_S:
-                shutil.rmtree(left, ignore_errors=True)
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------
@@ -490,17 +435,15 @@ def read_card(directory: Path) -> Card:
         with path.open("rb") as file:
             text = file.read(MAX_CARD_BYTES + 1)
     except FileNotFoundError:
-        raise DataError(
-            f"data set '{directory.name}' is not prepared: there is no store in {directory}. {_remedy(directory)}"
-        ) from None
+        raise not_prepared(directory) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     if len(text) > MAX_CARD_BYTES:
-        raise _damaged(path, "is larger than a card can be")
+        raise damaged(path, "is larger than a card can be")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, "is not JSON") from error
+        raise damaged(path, "is not JSON") from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise DataError(
@@ -512,9 +455,9 @@ def read_card(directory: Path) -> Card:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "it"
-        raise _damaged(path, f"is not a store's card ({where}: {first['msg']})") from error
+        raise damaged(path, f"is not a store's card ({where}: {first['msg']})") from error
     if set(card.sizes) != set(SPLITS):
-        raise _damaged(path, f"lacks a size for each of {', '.join(SPLITS)}")
+        raise damaged(path, f"lacks a size for each of {', '.join(SPLITS)}")
     return card
 
 
@@ -522,13 +465,13 @@ def _read_task(directory: Path, card: Card) -> Task:
     kind = card.task.get("kind")
     fields = {key: value for key, value in card.task.items() if key != "kind"}
     if not isinstance(kind, str) or kind not in TASKS:
-        raise _damaged(directory / CARD, f"has an unknown task kind {kind!r}, expected one of {', '.join(TASKS)}")
+        raise damaged(directory / CARD, f"has an unknown task kind {kind!r}, expected one of {', '.join(TASKS)}")
     try:
         task: Task = TypeAdapter(TASKS[kind]).validate_python(fields)
     except ValidationError as error:
-        raise _damaged(directory / CARD, f"has a task that is not a {kind} task") from error
+        raise damaged(directory / CARD, f"has a task that is not a {kind} task") from error
     if task.to_json() != card.task:
-        raise _damaged(directory / CARD, f"has a task that is not a {kind} task")
+        raise damaged(directory / CARD, f"has a task that is not a {kind} task")
     return task
 
 
@@ -556,19 +499,19 @@ def read_store(directory: Path) -> Data:
 def read_all(directory: Path) -> Stored:
     """As `read_store`, with the card and the further arrays."""
     spec, card = read_spec(directory), read_card(directory)
-    arrays = _map_arrays(directory, card)
-    expected = _expected_arrays(spec)
     path = directory / ARRAYS
+    arrays = map_arrays(path, card.data_bytes, card.fingerprint)
+    expected = _expected_arrays(spec)
     if odd := set(arrays) ^ {*expected, *(EXTRA + name for name in card.extras)}:
-        raise _damaged(path, f"does not hold the arrays of its card ('{min(odd)}')")
+        raise damaged(path, f"does not hold the arrays of its card ('{min(odd)}')")
     for name, (dtype, shape) in expected.items():
         if arrays[name].dtype != dtype or arrays[name].shape != shape:
             found = f"{arrays[name].dtype} {arrays[name].shape}"
-            raise _damaged(path, f"has {name} as {found}, its card says {dtype} {shape}")
+            raise damaged(path, f"has {name} as {found}, its card says {dtype} {shape}")
     extras = {name: arrays[EXTRA + name] for name in card.extras}
     for name, extra in extras.items():
         if extra.shape != tuple(card.extras[name]):
-            raise _damaged(path, f"has {EXTRA}{name} as {extra.shape}, its card says {tuple(card.extras[name])}")
+            raise damaged(path, f"has {EXTRA}{name} as {extra.shape}, its card says {tuple(card.extras[name])}")
     parts = {
         split: Part(
             {modality: arrays[_input_name(split, modality)] for modality in spec.modalities}, arrays[f"{split}/target"]
@@ -576,29 +519,6 @@ def read_all(directory: Path) -> Stored:
         for split in SPLITS
     }
     return Stored(Data(spec, parts), extras, card)
-
-
-def _map_arrays(directory: Path, card: Card) -> dict[str, NDArray[Any]]:
-    """Every array of the file, as views of one private memory map."""
-    from safetensors import SafetensorError, safe_open
-
-    path = directory / ARRAYS
-    try:
-        size = path.stat().st_size
-        if size != card.data_bytes:
-            what = "is truncated" if size < card.data_bytes else "has grown"
-            raise _damaged(path, f"{what}: {size} bytes, its card says {card.data_bytes}")
-        # "pt" maps the file (private, so that writes stay in memory); "np" would copy every array.
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("fingerprint") != card.fingerprint:
-                raise _damaged(path, "has another fingerprint than its card: the two files are not from one store")
-            return {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except FileNotFoundError:
-        raise _damaged(path, "is missing") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (SafetensorError, TypeError) as error:  # TypeError: a type that NumPy does not know
-        raise _damaged(path, "is not a safetensors file of a store") from error
 
 
 def verify_store(directory: Path) -> list[str]:
@@ -615,11 +535,3 @@ def verify_store(directory: Path) -> list[str]:
     if fingerprint(data.spec.task, data.parts, stored.extras) != data.spec.fingerprint:
         problems.append(f"the values in {directory / ARRAYS} have changed: they do not have the card's fingerprint.")
     return problems
-
-
-def _damaged(path: Path, what: str) -> DataError:
-    return DataError(f"{path} {what}. {_remedy(path.parent)}")
-
-
-def _remedy(directory: Path) -> str:
-    return f"Prepare it with: bench data prepare {directory.name} --from PATH"

@@ -13,7 +13,8 @@ from datasets.errors import DataError, UserError
 from datasets.overlap import checked, first_overlap, kept_rows
 from datasets.pairs import Sample, read_pairs, verify_pairs, write_pairs
 from datasets.raw_maker import affect_content
-from datasets.store import ARRAYS, read_all, verify_store
+from datasets.store import read_all, verify_store
+from datasets.store_folder import ARRAYS
 from tests.datasets.image_text_fixtures import picture
 from tests.datasets.test_pairs import raw, samples
 

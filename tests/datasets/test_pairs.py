@@ -28,7 +28,7 @@ from datasets.pairs import (
     write_pairs,
 )
 from datasets.raw_files import inside, read_bytes, read_csv, read_json, read_json_lines, refuse_archive, require
-from datasets.store import ARRAYS, CARD
+from datasets.store_folder import ARRAYS, CARD
 from datasets.tasks import MultiClass, MultiLabel
 from tests.datasets.image_text_fixtures import picture, write
 

@@ -13,7 +13,7 @@ from datasets import pairs
 from datasets.hateful_memes import HatefulMemes
 from datasets.image_journal import JOURNAL
 from datasets.pairs import read_pairs, verify_pairs
-from datasets.store import ARRAYS
+from datasets.store_folder import ARRAYS
 from tests.datasets.image_text_fixtures import picture, write
 
 CODE = """

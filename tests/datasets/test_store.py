@@ -15,8 +15,6 @@ import datasets.store
 from datasets.base import Part
 from datasets.errors import DataError
 from datasets.store import (
-    ARRAYS,
-    CARD,
     content_problems,
     data_home,
     fingerprint,
@@ -28,6 +26,7 @@ from datasets.store import (
     verify_store,
     write_store,
 )
+from datasets.store_folder import ARRAYS, CARD
 from datasets.tasks import Binary, MultiClass, MultiLabel, Regression
 
 TASKS = [Regression(), Binary(), MultiClass(3), MultiLabel(4)]
