@@ -27,7 +27,7 @@ def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     return table
 
 
-def _console() -> Console:
+def terminal() -> Console:
     """On a terminal its own width; in a pipe or a file as wide as the text needs."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=200)
@@ -42,7 +42,7 @@ def print_data(rows: list[dict[str, Any]]) -> None:
             ready.add_row(*(Text(row[key]) for key in ("name", "task", "modalities", "sizes")))
         else:
             others.add_row(Text(row["name"]), Text(row["why"].rpartition("Prepare it with: ")[2]))
-    console = _console()
+    console = terminal()
     console.print(ready)
     if others.row_count:
         console.print()
@@ -56,7 +56,7 @@ def print_plan(plan: Plan, summary: PlanSummary, cost: Estimate) -> None:
     for row in summary.rows:
         counts = (row.trainings, row.cells, row.cells_done, row.cells_skipped)
         table.add_row(Text(row.dataset), Text(row.method), *(f"{count:,}" if count else "-" for count in counts))
-    console = _console()
+    console = terminal()
     console.print(table)
     for row in summary.rows:
         for reason in row.reasons:
@@ -76,7 +76,7 @@ def print_searched(search: "Search", tuned: "Sequence[Tuned]", lines: "Sequence[
         values = (line.valid_default, line.valid_tuned, line.test_default, line.test_tuned)
         numbers = ("-" if value is None else f"{value:.4f}" for value in values)
         table.add_row(Text(line.method), Text(line.objective), str(line.trials), *numbers)
-    console = _console()
+    console = terminal()
     print_trials(search, tuned)
     if lines:
         console.print(Text("\nThe winner was chosen on validation; test was looked at once, now."))
@@ -87,7 +87,7 @@ def print_trials(search: "Search", tuned: "Sequence[Tuned]") -> None:
     """`bench search show`: how far each study is, and its best trials."""
     from bench.search.display import shown
 
-    console = _console()
+    console = terminal()
     for one in tuned:
         counts = ", ".join(f"{count} {state}" for state, count in one.counts.items() if count)
         console.print(Text(f"{search.study_name(one.method.label)}: {counts or 'no trial yet'}"))
@@ -105,7 +105,7 @@ def print_collection(rows: list[dict[str, Any]], cost: Estimate | None) -> None:
     for row in rows:
         counts = (f"{row[key]:,}" if row[key] else "-" for key in keys)
         table.add_row(Text(row["grid"]), Text(row["experiment"]), *counts)
-    console = _console()
+    console = terminal()
     console.print(table)
     total = {key: sum(row[key] for row in rows) for key in keys}
     told = f"{total['trainings']:,} trainings, {total['cells']:,} cells; {total['cells_done']:,} cells done."
@@ -138,7 +138,7 @@ def print_comparison(found: "Comparison") -> None:
     """`bench compare`: what is the same, what is not and by how much, and what the two were made with."""
     from analysis.results import CHECKPOINTS, some
 
-    console = _console()
+    console = terminal()
     console.print(Text(found.headline, style="bold"))
     console.print(Text(f"A is {found.a}, B is {found.b}; test results of the {CHECKPOINTS[found.checkpoint]}."))
     for name, own in found.only.groupby("experiment", sort=False):
@@ -221,7 +221,7 @@ def print_tables(frame: "pd.DataFrame", checkpoint: str) -> None:
     from analysis.tables import make_tables, to_terminal
 
     primary = frame[frame.primary]
-    console = _console()
+    console = terminal()
     for table in make_tables(summarise(primary, checkpoint), checkpoint):
         console.print(to_terminal(table, plain=not console.is_terminal))
         console.print()

@@ -6,7 +6,7 @@ from collections import Counter
 from rich.table import Table
 from rich.text import Text
 
-from bench.cli.show import _console
+from bench.cli.show import terminal
 from bench.running.progress import seconds
 from bench.scheduling.simulate import Simulated, Simulation, Turn
 
@@ -19,7 +19,7 @@ IDLE = "."
 
 def print_simulation(simulated: Simulated) -> None:
     """The whole of it: figures, what is trained, the picture."""
-    told, console = simulated.told, _console()
+    told, console = simulated.told, terminal()
     longest = max(told.turns, key=lambda turn: turn.ended_s - turn.began_s)
     n = len(told.turns)
     console.print(Text(f"\nSimulated on {told.machine.words}: {_slots(told)}", style="bold"))
