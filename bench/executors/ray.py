@@ -267,9 +267,9 @@ class RayExecutor:
         if isinstance(error, errors.RayTaskError):
             cause = error.cause if isinstance(error.cause, Exception) else error
             return {"died": worker.reason_of(cause, "its GPU or node"), "out_of_memory": worker.is_out_of_memory(cause)}
-        text = str(error)
-        if isinstance(error, errors.OutOfMemoryError) or "memory monitor" in text or "OOM" in text:
+        if isinstance(error, errors.OutOfMemoryError):
             return {"died": "out of memory: Ray killed its worker to save the node", "out_of_memory": True}
+        text = str(error)  # of any death, that guesses at the system's out-of-memory killer among others
         lost = (errors.NodeDiedError, errors.ObjectLostError, errors.ActorUnavailableError, errors.LocalRayletDiedError)
         if isinstance(error, lost) or "node has died" in text or "node was terminated" in text:
             return {"lost": "its node left the cluster"}
@@ -321,7 +321,10 @@ def connect(address: str) -> Any:
         except (ConnectionError, RuntimeError, OSError, ValueError) as error:
             text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             how = "start one with: ray start --head" if address == "auto" else "is it the HOST:PORT of its head?"
-            raise ClusterError(f"no Ray cluster can be used at executor.address '{address}': {text}; {how}") from error
+            raise ClusterError(
+                f"no Ray cluster can be used at executor.address '{address}': {text}; {how} "
+                f"(One with a token wants RAY_AUTH_MODE=token and its token here too.)"
+            ) from error
     return ray
 
 

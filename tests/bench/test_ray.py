@@ -37,15 +37,14 @@ N_TRAININGS, N_CELLS = 10, 30
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head with one CPU; a test adds nodes."""
     pytest.importorskip("ray", reason="needs the extra: pip install 'robult-bench[ray]'")
     from ray.cluster_utils import Cluster
 
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # short: it holds sockets
-        made = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "temp_dir": folder}
-        )
+        monkeypatch.setenv("RAY_TMPDIR", folder)  # not `temp_dir`: with that, Ray still wants its usual folder
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         yield made
         made.shutdown()
 
