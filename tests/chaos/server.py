@@ -17,7 +17,7 @@ class Server(TrackingServer):
     """`mlflow server`, its store `mlflow.db` in `folder`."""
 
     def __enter__(self) -> "Server":
-        self.start()
+        self.begin()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -119,7 +119,6 @@ class Siege:
         """Have the server running again, where there is one."""
         if self.server is not None and self.server.process is None:
             self.server.start()
-            self.server.wait()
 
     def figures(self, store: str) -> list[str]:
         """What was done, in lines."""

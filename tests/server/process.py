@@ -37,7 +37,7 @@ class TrackingServer(ABC):
     def environment(self) -> Mapping[str, str]:
         """All variables it is started with."""
 
-    def start(self) -> None:
+    def begin(self) -> None:
         """Start it, not waiting until it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -58,6 +58,11 @@ class TrackingServer(ABC):
             RuntimeError: it does not.
         """
         wait_until(self.answers, 300, "the MLflow server does not start", self.log, self.process)
+
+    def start(self) -> None:
+        """Start it and wait until it answers; raises as `wait`."""
+        self.begin()
+        self.wait()
 
     def signal(self, what: int) -> None:
         """Send a signal to the server and all its processes."""

@@ -158,7 +158,6 @@ def running(folder: Path, artifacts: str | None = None, more: Mapping[str, str] 
         postgres.start()
         assert postgres.psql("create database mlflow", database="postgres").returncode == 0
         server.start()
-        server.wait()
         yield server
     finally:
         server.kill()

@@ -40,7 +40,6 @@ def break_and_mend(server: Server, experiment: str, outage_s: float) -> None:
     server.kill()
     time.sleep(outage_s)
     server.start()
-    server.wait()
 
 
 def test_two_schedulers_lose_nothing_when_the_server_freezes_and_dies(server: Server, tmp_path: Path) -> None:
