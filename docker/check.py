@@ -113,7 +113,7 @@ def compose_sense() -> str:
         for key, value in service.get("environment", {}).items():
             if re.search("PASSWORD|SECRET|KEY", key) and not key.endswith("_FILE"):
                 problems.append(f"{name}: {key} is a secret by value")
-            if key.endswith("_FILE") and Path(str(value)).name not in service.get("secrets", []):
+            if key.endswith(("_FILE", "_TOKEN_PATH")) and Path(str(value)).name not in service.get("secrets", []):
                 problems.append(f"{name}: {key} names a secret that it is not given")
         if "image" in service and "build" not in service and "@sha256:" not in service["image"]:
             problems.append(f"{name}: {service['image']} is not pinned by digest")
