@@ -248,7 +248,7 @@ class RayExecutor:
         try:
             answer = self.ray.get(ref)
         except Exception as error:  # Ray's own, or one that the stack raised
-            event |= self._why(error)
+            event |= cause_of_death(error, self.ray.exceptions)
         else:
             if call.stack is None:
                 event["ready"] = True
@@ -261,20 +261,6 @@ class RayExecutor:
             return
         self.inbox.put(event)
 
-    def _why(self, error: Exception) -> Event:
-        """A death that was the stack's own doing, or the loss of the machine under it."""
-        errors = self.ray.exceptions
-        if isinstance(error, errors.RayTaskError):
-            cause = error.cause if isinstance(error.cause, Exception) else error
-            return {"died": worker.reason_of(cause, "its GPU or node"), "out_of_memory": worker.is_out_of_memory(cause)}
-        if isinstance(error, errors.OutOfMemoryError):
-            return {"died": "out of memory: Ray killed its worker to save the node", "out_of_memory": True}
-        text = str(error)  # of any death, that guesses at the system's out-of-memory killer among others
-        lost = (errors.NodeDiedError, errors.ObjectLostError, errors.ActorUnavailableError, errors.LocalRayletDiedError)
-        if isinstance(error, lost) or "node has died" in text or "node was terminated" in text:
-            return {"lost": "its node left the cluster"}
-        return {"died": "its worker process on the cluster was killed"}
-
     def _stop_late(self) -> None:
         now = time.monotonic()
         with self._lock:
@@ -283,6 +269,25 @@ class RayExecutor:
         for call in calls:
             why = f"took longer than executor.timeout_s = {self.timeout_s:g} s"
             self.inbox.put({"slot": call.slot, "died": why, "out_of_memory": False})
+
+
+def cause_of_death(error: Exception, errors: Any) -> Event:
+    """Whether a stack died of its own doing, or lost the machine under it.
+
+    Args:
+        error: what asking for its answer raised.
+        errors: the module `ray.exceptions`.
+    """
+    if isinstance(error, errors.RayTaskError):
+        cause = error.cause if isinstance(error.cause, Exception) else error
+        return {"died": worker.reason_of(cause, "its GPU or node"), "out_of_memory": worker.is_out_of_memory(cause)}
+    if isinstance(error, errors.OutOfMemoryError):
+        return {"died": "out of memory: Ray killed its worker to save the node", "out_of_memory": True}
+    text = str(error)  # of any death, that guesses at the system's out-of-memory killer among others
+    lost = (errors.NodeDiedError, errors.ObjectLostError, errors.ActorUnavailableError, errors.LocalRayletDiedError)
+    if isinstance(error, lost) or "node has died" in text or "node was terminated" in text:
+        return {"lost": "its node left the cluster"}
+    return {"died": "its worker process on the cluster was killed"}
 
 
 def _part_of_a_gpu(n_gpus: int, n_slots: int) -> float:

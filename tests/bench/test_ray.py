@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.executors.ray import _part_of_a_gpu
+from bench.executors.ray import _part_of_a_gpu, cause_of_death
 from tests.bench.run_tools import (
     ODD,
     ROOT,
@@ -138,6 +138,16 @@ def test_without_ray_the_extra_is_named() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert told.stdout == "executor.kind 'ray' needs Ray: pip install 'robult-bench[ray]'.\n", told.stderr
+
+
+def test_what_ray_guesses_of_a_death_is_not_taken_for_a_finding() -> None:
+    errors = pytest.importorskip("ray", reason="needs the extra: pip install 'robult-bench[ray]'").exceptions
+    killed = errors.ActorDiedError()
+    killed.error_msg += " Some common causes: (1) the process was killed by the OOM killer due to high memory usage"
+    assert cause_of_death(killed, errors) == {"died": "its worker process on the cluster was killed"}
+    killed.error_msg += " The actor died because its node has died."
+    assert cause_of_death(killed, errors) == {"lost": "its node left the cluster"}
+    assert cause_of_death(errors.OutOfMemoryError("2 of 2 GB used"), errors)["out_of_memory"]
 
 
 def test_slots_that_share_gpus_find_room() -> None:
