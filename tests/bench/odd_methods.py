@@ -19,7 +19,7 @@ class OddConfig(MethodConfig):
 
 
 class Linear(Method):
-    """A linear model on everything there is; `pause_s` slows each step down."""
+    """A linear model on everything there is; `pause_s` slows each step down until the file `hurry` is there."""
 
     name = "linear"
     title = "Linear"
@@ -33,7 +33,8 @@ class Linear(Method):
         self.layer = nn.Linear(sum(shape[0] for shape in self.shapes.values()), self.task.width)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        time.sleep(self.config.pause_s)
+        if not Path("hurry").exists():
+            time.sleep(self.config.pause_s)
         return {"sup": self.task.loss(self.predict(batch), batch.target, batch.labelled)}
 
     def predict(self, batch: Batch) -> Tensor:

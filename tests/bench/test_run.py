@@ -233,6 +233,7 @@ def test_ctrl_c_stops_the_run_and_the_same_command_goes_on(tmp_path: Path) -> No
     assert not [p for p in family if p.is_running()]
 
     kept = cell_metrics(tmp_path)
+    (tmp_path / "hurry").touch()
     assert bench("run", "grid.yaml", cwd=tmp_path).returncode == 0
     after = cell_metrics(tmp_path)
     assert len(finished_cells(tmp_path)) == 18
