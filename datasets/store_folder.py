@@ -28,7 +28,11 @@ STALE_S = 24 * 3600
 
 
 def refuse_foreign_folder(directory: Path) -> None:
-    """Raise a DataError if something other than a store is there."""
+    """Let nothing be replaced that is not a store.
+
+    Raises:
+        DataError: something else is there.
+    """
     try:
         foreign = sorted({entry.name for entry in directory.iterdir()} - {ARRAYS, CARD, PAGE})
     except NotADirectoryError:
@@ -51,7 +55,11 @@ def sweep_stale(directory: Path) -> None:
 
 @contextmanager
 def new_folder(directory: Path) -> Iterator[Path]:
-    """A folder beside `directory` for the arrays and the card, which then go to the disk and take its place."""
+    """A folder beside `directory` for the arrays and the card, which then go to the disk and take its place.
+
+    Raises:
+        OSError: the disk is full, or refuses.
+    """
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
     try:
@@ -125,12 +133,12 @@ def map_arrays(path: Path, data_bytes: int, fingerprint: str) -> dict[str, NDArr
 
 
 def damaged(path: Path, what: str) -> DataError:
-    """A file of a store is not as it was written; `what` is the rest of the sentence."""
+    """The error that a file of a store is not as it was written; `what` is the rest of the sentence."""
     return DataError(f"{path} {what}. {_remedy(path.parent)}")
 
 
 def not_prepared(directory: Path) -> DataError:
-    """There is no store."""
+    """The error that there is no store."""
     return DataError(
         f"data set '{directory.name}' is not prepared: there is no store in {directory}. {_remedy(directory)}"
     )

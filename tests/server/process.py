@@ -1,4 +1,4 @@
-"""A web server in processes of its own, on a free loopback port, which can be killed and started again."""
+"""An MLflow server in processes of its own, on a free loopback port, which can be killed and started again."""
 
 import contextlib
 import os
